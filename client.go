@@ -1,0 +1,205 @@
+package vehicle
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+
+	"github.com/sovd-go/vehicle/internal/within"
+	"github.com/sovd-go/vehicle/vehiclepb"
+)
+
+// Client runs diagnostic commands on vehicles. Make one with [New] or [NewFromEnv] and share it: it is safe for
+// concurrent use, and its connections and defaults serve all commands. [Client.Close] it when done.
+type Client struct {
+	config config
+	pool   *pool
+	log    *slog.Logger
+	closed atomic.Bool
+
+	mu       sync.Mutex // never held across I/O
+	changed  sync.Cond  // one of the following has
+	runs     map[*run]struct{}
+	tasks    int           // goroutines of ours
+	insiders int           // calls of Close that wait inside a sink
+	down     chan struct{} // nil before Close; closed when everything has ended
+	downErr  error
+}
+
+// New makes a client for the vehicle service at target, any gRPC target: "host:port",
+// "dns:///host:port", "unix:/path". It does no network I/O; the first command, or [Client.WaitReady],
+// connects. An unusable target, option or certificate file is an error that names it.
+func New(target string, opts ...Option) (*Client, error) {
+	config, err := defaultConfig().with(opts)
+	if err != nil {
+		return nil, err
+	}
+	return newClient(target, config)
+}
+
+func newClient(target string, config config) (*Client, error) {
+	c := &Client{config: config, log: config.logger, runs: make(map[*run]struct{})}
+	c.changed.L = &c.mu
+	dial, err := newDialer(target, config)
+	if err != nil {
+		return nil, err
+	}
+	c.pool, err = newPool(config.poolSize, dial)
+	return c, err
+}
+
+// Execute runs cmd and waits for its end. The chunks go to the sinks; who wants to see them
+// calls [Client.Stream]. The Result is never nil: beside an error, which is an *[Error], it says how far
+// the command got. ctx bounds the command as a whole, with all its attempts and waits.
+func (c *Client) Execute(ctx context.Context, cmd Command, opts ...CallOption) (*Result, error) {
+	stream := c.Stream(ctx, cmd, opts...)
+	for range stream.Chunks() { //nolint:revive // empty-block: the sinks do the work
+	}
+	res := stream.Result()
+	return res, res.Err
+}
+
+// Stream prepares cmd to be run by the loop over the stream's [Stream.Chunks]. Nothing starts before; what is
+// wrong with cmd or opts is the loop's error.
+func (c *Client) Stream(ctx context.Context, cmd Command, opts ...CallOption) *Stream {
+	s := &Stream{client: c, ctx: ctx, cmd: cmd}
+	s.call, s.err = c.config.call.with(opts)
+	return s
+}
+
+// WaitReady connects, and returns nil when a connection is ready for commands. It is for start-up
+// probes: commands connect by themselves. It waits, through failures, until ctx ends; its error is
+// an *[Error].
+func (c *Client) WaitReady(ctx context.Context) error {
+	err := c.pool.waitReady(ctx)
+	if err == nil {
+		return nil
+	}
+	e := newError(ErrClosed, "", err)
+	if ended(ctx) {
+		e = contextError(ctx, "before a connection was ready", err)
+	}
+	e.Name, e.neverRan = "WaitReady", true
+	return e
+}
+
+// Close refuses new commands, ends running ones with [ErrClosed], and returns when their sinks have
+// got End and the connections are closed. It may be called more than once and from anywhere. From the
+// body of a loop over a stream it ends that stream's command too; from inside a sink it waits for all commands but the
+// one that the sink is serving, which ends when the sink returns.
+func (c *Client) Close() error {
+	down := c.shutDown()
+	if !within.Inside() {
+		<-down
+		return c.downErr
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.insiders++
+	c.changed.Broadcast()
+	for len(c.runs) > c.insiders {
+		c.changed.Wait()
+	}
+	c.insiders--
+	return nil
+}
+
+// shutDown ends the running commands, and starts the closing, the first time that it is called. The channel closes
+// when everything has ended.
+func (c *Client) shutDown() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed.Store(true)
+	for r := range c.runs {
+		r.cancel(ErrClosed)
+		if r.turn.Load() == theirs { // its loop's body may be where we are called from
+			c.spawnLocked(r.takeOver)
+		}
+	}
+	if c.down == nil {
+		c.down = make(chan struct{})
+		go c.tearDown()
+	}
+	return c.down
+}
+
+// tearDown closes the connections when everything that uses them has ended.
+func (c *Client) tearDown() {
+	c.mu.Lock()
+	for len(c.runs) > 0 || c.tasks > 0 {
+		c.changed.Wait()
+	}
+	c.mu.Unlock()
+	c.downErr = c.pool.close()
+	close(c.down)
+}
+
+// register adds a run to those that Close ends. It says false when the client is closed.
+func (c *Client) register(r *run) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.down != nil {
+		return false
+	}
+	c.runs[r] = struct{}{}
+	return true
+}
+
+// forget takes a run that has ended off the list.
+func (c *Client) forget(r *run) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.runs, r)
+	c.changed.Broadcast()
+}
+
+// spawn runs f in a goroutine that Close waits for.
+func (c *Client) spawn(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spawnLocked(f)
+}
+
+func (c *Client) spawnLocked(f func()) {
+	c.tasks++
+	go func() {
+		defer func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.tasks--
+			c.changed.Broadcast()
+		}()
+		f()
+	}()
+}
+
+// receiver opens the command's stream through the retrying interceptor.
+func (c *Client) receiver(r *run) (*receiver, error) {
+	wire := newCodec(c.config.maxMessageSize, r.cmd.request)
+	r.attempts.wire = wire
+	ctx := withMetadata(r.ctx, r.call.metadata)
+	conn := intercepted{ClientConnInterface: c.pool, interceptor: r.attempts.intercept}
+	stream, err := vehiclepb.NewVehicleServiceClient(conn).ExecuteCommand(ctx, r.cmd.request,
+		grpc.ForceCodecV2(wire), grpc.MaxCallRecvMsgSize(c.config.maxMessageSize))
+	if err != nil {
+		return nil, err
+	}
+	return &receiver{cmd: &r.cmd, attempts: &r.attempts, order: &r.order, stream: stream, wire: wire}, nil
+}
+
+// intercepted is a connection whose streams go through an interceptor first.
+type intercepted struct {
+	grpc.ClientConnInterface
+	interceptor grpc.StreamClientInterceptor
+}
+
+// NewStream implements grpc.ClientConnInterface.
+func (i intercepted) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	streamer := func(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		return i.ClientConnInterface.NewStream(ctx, desc, method, opts...)
+	}
+	return i.interceptor(ctx, desc, nil, method, streamer, opts...)
+}

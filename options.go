@@ -1,0 +1,308 @@
+package vehicle
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+)
+
+// Option configures a [Client], in [New] and [NewFromEnv]. A later option overrides an earlier one of
+// the same name, but for [WithSink], [WithMetadata] and [WithDialOptions], which add.
+type Option interface {
+	applyClient(*config)
+}
+
+// CallOption configures one call. It is also an [Option]: given to [New] it is the client's default.
+type CallOption interface {
+	Option
+	applyCall(*callConfig)
+}
+
+type clientOption func(*config)
+
+func (o clientOption) applyClient(c *config) { o(c) }
+
+type callOption func(*callConfig)
+
+func (o callOption) applyClient(c *config)   { o(&c.call) }
+func (o callOption) applyCall(c *callConfig) { o(c) }
+
+// config is what New was told. The zero value is not usable; see defaultConfig.
+type config struct {
+	security       security
+	poolSize       int
+	keepalive      keepalive.ClientParameters
+	maxMessageSize int
+	logger         *slog.Logger
+	dialOptions    []grpc.DialOption
+	call           callConfig
+}
+
+// callConfig is what one call was told, on top of its client's.
+type callConfig struct {
+	attemptTimeout time.Duration
+	idleTimeout    time.Duration
+	retry          RetryPolicy
+	retryOptions   []string // which of WithRetry and WithoutRetry this list of options has
+	resume         ResumeMode
+	reorderWindow  int
+	sinks          []Sink
+	metadata       metadata.MD
+	concurrency    int
+}
+
+const (
+	defaultPoolSize       = 16 // see WithPoolSize
+	defaultMaxMessageSize = 10 << 20
+	defaultAttemptTimeout = 30 * time.Second
+	defaultReorderWindow  = 64
+	defaultConcurrency    = 64
+)
+
+func defaultConfig() config {
+	return config{
+		poolSize:       defaultPoolSize,
+		keepalive:      keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true},
+		maxMessageSize: defaultMaxMessageSize,
+		logger:         slog.New(slog.DiscardHandler),
+		call: callConfig{
+			attemptTimeout: defaultAttemptTimeout,
+			reorderWindow:  defaultReorderWindow,
+			concurrency:    defaultConcurrency,
+		},
+	}
+}
+
+// with returns the configuration with opts applied, checked.
+func (c config) with(opts []Option) (config, error) {
+	c.call = c.call.fork()
+	c.security.options = nil // of this list; what came before is a default and may be overridden
+	for _, opt := range opts {
+		if opt != nil {
+			opt.applyClient(&c)
+		}
+	}
+	return c, errors.Join(
+		c.security.validate(),
+		atLeast("WithPoolSize", c.poolSize, 1),
+		atLeast("WithMaxMessageSize", c.maxMessageSize, 1),
+		c.call.validate(),
+	)
+}
+
+// with returns the configuration with opts applied, checked. It does not change what c refers to.
+func (c callConfig) with(opts []CallOption) (callConfig, error) {
+	if len(opts) == 0 {
+		return c, nil
+	}
+	c = c.fork()
+	for _, opt := range opts {
+		if opt != nil {
+			opt.applyCall(&c)
+		}
+	}
+	return c, c.validate()
+}
+
+// fork makes c independent of the configuration that it was copied from.
+func (c callConfig) fork() callConfig {
+	c.sinks = slices.Clip(c.sinks)
+	c.metadata = maps.Clone(c.metadata)
+	c.retryOptions = nil
+	return c
+}
+
+func (c *callConfig) validate() error {
+	var contradiction error
+	if len(c.retryOptions) > 1 {
+		contradiction = fmt.Errorf("vehicle: %s contradict each other: give one of them", strings.Join(c.retryOptions, " and "))
+	}
+	return errors.Join(
+		contradiction,
+		c.retry.validate(),
+		c.resume.validate(),
+		atLeast("WithReorderWindow", c.reorderWindow, 0),
+		atLeast("WithConcurrency", c.concurrency, 1),
+		validateSinks(c.sinks),
+		validateMetadata(c.metadata),
+	)
+}
+
+func atLeast(option string, n, least int) error {
+	if n < least {
+		return fmt.Errorf("vehicle: %s(%d): want at least %d", option, n, least)
+	}
+	return nil
+}
+
+func validateSinks(sinks []Sink) error {
+	for i, s := range sinks {
+		if s == nil {
+			return fmt.Errorf("vehicle: WithSink: sink %d of %d is nil", i+1, len(sinks))
+		}
+	}
+	return nil
+}
+
+// validateMetadata refuses what gRPC would refuse, or overwrite, only when the command is under way.
+func validateMetadata(md metadata.MD) error {
+	for key, values := range md {
+		switch {
+		case strings.HasPrefix(key, "grpc-"), strings.HasPrefix(key, "x-sovd-"):
+			return fmt.Errorf("vehicle: WithMetadata: key %q is reserved", key)
+		case key == "", strings.Trim(key, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "":
+			return fmt.Errorf("vehicle: WithMetadata: key %q has characters other than a-z, 0-9, '-', '_' and '.'", key)
+		case strings.HasSuffix(key, "-bin"):
+			continue
+		}
+		for _, value := range values {
+			if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+				return fmt.Errorf("vehicle: WithMetadata: a value of key %q is not printable ASCII; only keys that end in -bin take other bytes", key)
+			}
+		}
+	}
+	return nil
+}
+
+// WithTLSFiles uses TLS with certificates from PEM files: the CA bundle that must have signed the
+// server's certificate, and, for mutual TLS, the client's certificate and key. The files are loaded
+// and checked in [New]. The default is TLS with the system's roots and no client certificate.
+func WithTLSFiles(files TLSFiles) Option {
+	return clientOption(func(c *config) { c.security.useFiles(files) })
+}
+
+// WithTLS uses TLS with a configuration of the caller's, for certificates that do not come from files
+// (SPIFFE, an HSM). It is cloned and never changed; TLS 1.2 is the least version that is spoken.
+func WithTLS(tlsConfig *tls.Config) Option {
+	return clientOption(func(c *config) { c.security.useConfig(tlsConfig) })
+}
+
+// WithInsecure speaks plaintext: commands, answers and metadata can be read and changed by anyone on
+// the way. It is for tests, for unix sockets, and for links that something else protects.
+func WithInsecure() Option {
+	return clientOption(func(c *config) { c.security.useNothing() })
+}
+
+// WithPoolSize is the most connections that the client opens; the default is 16, the least is 1. A
+// connection is opened when those there have about 100 streams in flight each, or when the server
+// makes a stream wait for a place; a command goes to the least busy healthy one.
+func WithPoolSize(n int) Option {
+	return clientOption(func(c *config) { c.poolSize = n })
+}
+
+// WithKeepalive sets when a silent connection is probed; the default is a ping after 30 s without
+// traffic, 10 s for its answer, also without streams, so that a link that died without a word is
+// noticed before the next command needs it. Time 0 turns probing off; less than 10 s counts as 10 s.
+//
+// Keepalive is an agreement with the server. gRPC servers by default allow one ping in five minutes on
+// a connection with streams and one in two hours without, and close the connection of a client
+// that pings more often (GOAWAY, ENHANCE_YOUR_CALM, "too_many_pings") when it has done so three times
+// without the server sending anything in between; the streams on it end with UNAVAILABLE. The client
+// then doubles the connection's interval. The SDK resumes such a command at once on a new connection and without
+// charging its retry budget, so that the disagreement costs reconnections in the connection's first half hour
+// and no commands but those marked Once. The better cure is the server's
+// keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}.
+func WithKeepalive(params keepalive.ClientParameters) Option {
+	return clientOption(func(c *config) { c.keepalive = params })
+}
+
+// WithMaxMessageSize is the largest message that is received, in bytes; the default is 10 MiB. A larger
+// one fails its command with [ErrMalformedResponse].
+func WithMaxMessageSize(bytes int) Option {
+	return clientOption(func(c *config) { c.maxMessageSize = bytes })
+}
+
+// WithLogger says where the client logs; the default is nowhere, and nil means that too. Retries are
+// logged at Info, attempts at Debug. Parameters and payloads are never logged.
+func WithLogger(logger *slog.Logger) Option {
+	return clientOption(func(c *config) {
+		if logger == nil {
+			logger = slog.New(slog.DiscardHandler)
+		}
+		c.logger = logger
+	})
+}
+
+// WithDialOptions adds gRPC dial options to every connection, after the SDK's own: stats handlers,
+// interceptors, resolvers. Interceptors and stats handlers see each attempt. gRPC's own
+// retry is off, whatever a service config says, since it would send a command of [Command].Once twice.
+func WithDialOptions(opts ...grpc.DialOption) Option {
+	return clientOption(func(c *config) { c.dialOptions = append(slices.Clip(c.dialOptions), opts...) })
+}
+
+// WithAttemptTimeout bounds each attempt at a command, the sinks' writing included; the default is
+// 30 s. The caller's ctx bounds all attempts and the waits between them. Zero or less means no bound of
+// its own. An attempt that runs out counts against [RetryPolicy].TimeoutRetries.
+func WithAttemptTimeout(d time.Duration) CallOption {
+	return callOption(func(c *callConfig) { c.attemptTimeout = d })
+}
+
+// WithIdleTimeout bounds the wait for the next chunk; the default is none, and so is zero or less. Only
+// the time spent waiting for the network counts, not a sink's. An attempt that is idle for longer
+// ends as if its deadline had passed.
+func WithIdleTimeout(d time.Duration) CallOption {
+	return callOption(func(c *callConfig) { c.idleTimeout = d })
+}
+
+// WithRetry sets how often and when an attempt is repeated. Zero fields mean their defaults.
+func WithRetry(policy RetryPolicy) CallOption {
+	return callOption(func(c *callConfig) { c.setRetry("WithRetry", policy) })
+}
+
+// WithoutRetry makes the first failure the last.
+func WithoutRetry() CallOption {
+	return callOption(func(c *callConfig) {
+		c.setRetry("WithoutRetry", RetryPolicy{MaxRetries: -1, TimeoutRetries: -1})
+	})
+}
+
+func (c *callConfig) setRetry(option string, policy RetryPolicy) {
+	c.retry = policy
+	if !slices.Contains(c.retryOptions, option) {
+		c.retryOptions = append(c.retryOptions, option)
+	}
+}
+
+// WithResume says how an answer goes on after a retry; the default is [ResumeVerified].
+func WithResume(mode ResumeMode) CallOption {
+	return callOption(func(c *callConfig) { c.resume = mode })
+}
+
+// WithReorderWindow is how many chunks may wait for one that is late; the default is 64, and 0 takes
+// only chunks in order. The window can hold that many messages of the largest size.
+func WithReorderWindow(n int) CallOption {
+	return callOption(func(c *callConfig) { c.reorderWindow = n })
+}
+
+// WithSink adds sinks. Several are served in order, each batch going to the next when the one before
+// has taken it, and a call's come after the client's. Without a sink, chunks only come out of [Stream].
+func WithSink(sinks ...Sink) CallOption {
+	return callOption(func(c *callConfig) { c.sinks = append(c.sinks, sinks...) })
+}
+
+// WithMetadata sends gRPC metadata along, beside what the caller's ctx carries. A call's values for a
+// key replace the client's. Keys are lower-cased; those that begin with grpc- or x-sovd- are reserved.
+func WithMetadata(md metadata.MD) CallOption {
+	return callOption(func(c *callConfig) {
+		if c.metadata == nil {
+			c.metadata = make(metadata.MD, len(md))
+		}
+		for key, values := range md {
+			c.metadata[strings.ToLower(key)] = slices.Clone(values)
+		}
+	})
+}
+
+// WithConcurrency is how many commands [Client.ExecuteAll] runs at once; the default is 64.
+func WithConcurrency(n int) CallOption {
+	return callOption(func(c *callConfig) { c.concurrency = n })
+}

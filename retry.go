@@ -1,0 +1,476 @@
+package vehicle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// RetryPolicy says how often and when an attempt is repeated. The zero value of a field means its
+// default; a negative one means none.
+type RetryPolicy struct {
+	// MaxRetries is how often an attempt is repeated after UNAVAILABLE, and after RESOURCE_EXHAUSTED
+	// where the server said when (RetryInfo). Delivering a chunk starts the count again: a link that
+	// keeps making progress keeps going. The default is 3.
+	MaxRetries int
+	// TimeoutRetries is how often an attempt is repeated after its own deadline passed. The default
+	// is 1.
+	TimeoutRetries int
+	// BaseDelay is the wait before the first retry; the default is 1 s.
+	BaseDelay time.Duration
+	// MaxDelay is the longest wait that the policy chooses; the default is 30 s. A server that says
+	// when to come back (RetryInfo, grpc-retry-pushback-ms) may ask for longer.
+	MaxDelay time.Duration
+	// Multiplier is by how much each wait is longer than the one before; the default is 2, the least 1.
+	Multiplier float64
+	// Jitter is the share of the delay that is random, 0 to 1: a wait of d is anything from
+	// (1-Jitter)·d to (1+Jitter)·d, and no more than MaxDelay. The default is 0.2.
+	Jitter float64
+}
+
+// ResumeMode says how an answer that broke off goes on after a retry.
+type ResumeMode int
+
+const (
+	// ResumeVerified compares an answer that the vehicle sends again with the part that was delivered
+	// (sequence number, payload, final flag), drops that part, and goes on. Where they differ, the
+	// vehicle ran the command a second time: the command fails with [ErrReplayDiverged], since half of
+	// each answer must not be passed off as one.
+	ResumeVerified ResumeMode = iota
+	// ResumeTrust drops by sequence number what was delivered, without comparing.
+	ResumeTrust
+	// ResumeNever retries only while no chunk has been delivered.
+	ResumeNever
+)
+
+// freeRetries bounds the retries that cost no budget. A client with the default keepalive needs four for each
+// connection, since gRPC doubles the interval each time.
+const freeRetries = 64
+
+func (m ResumeMode) validate() error {
+	if m < ResumeVerified || m > ResumeNever {
+		return fmt.Errorf("vehicle: WithResume(%d): want ResumeVerified, ResumeTrust or ResumeNever", int(m))
+	}
+	return nil
+}
+
+func (p RetryPolicy) validate() error {
+	full := p.withDefaults()
+	switch {
+	case math.IsNaN(p.Multiplier) || math.IsInf(p.Multiplier, 0) || full.Multiplier < 1:
+		return fmt.Errorf("vehicle: WithRetry: Multiplier %v: want 1 or more", p.Multiplier)
+	case math.IsNaN(p.Jitter) || full.Jitter > 1:
+		return fmt.Errorf("vehicle: WithRetry: Jitter %v: want 0 to 1", p.Jitter)
+	case full.MaxDelay < full.BaseDelay:
+		return fmt.Errorf("vehicle: WithRetry: MaxDelay %v is less than BaseDelay %v", p.MaxDelay, full.BaseDelay)
+	}
+	return nil
+}
+
+// withDefaults spells the policy out: zero fields get their defaults, negative ones become zero.
+func (p RetryPolicy) withDefaults() RetryPolicy {
+	p.MaxRetries = orDefault(p.MaxRetries, 3)
+	p.TimeoutRetries = orDefault(p.TimeoutRetries, 1)
+	p.BaseDelay = orDefault(p.BaseDelay, time.Second)
+	p.MaxDelay = orDefault(p.MaxDelay, max(30*time.Second, p.BaseDelay))
+	p.Multiplier = orDefault(p.Multiplier, 2)
+	p.Jitter = orDefault(p.Jitter, 0.2)
+	return p
+}
+
+func orDefault[T int | float64 | time.Duration](value, byDefault T) T {
+	if value == 0 {
+		return byDefault
+	}
+	return max(value, 0)
+}
+
+// schedule is the policy's delays: backoff/v4's, whose jitter is applied after its cap and whose own
+// limit of 15 minutes is taken off. It belongs to one command.
+func (p RetryPolicy) schedule() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(p.BaseDelay),
+		backoff.WithMaxInterval(p.MaxDelay),
+		backoff.WithMultiplier(p.Multiplier),
+		backoff.WithRandomizationFactor(p.Jitter),
+		backoff.WithMaxElapsedTime(0),
+	)
+}
+
+// attempts is one command's RPC, asked again as often as its policy allows. Its intercept method is the
+// retrying stream interceptor: it gives the stub one stream, under which the attempts follow
+// each other. Everything that knows what a chunk is stays above it, in the sequencer. It is used by one goroutine
+// at a time.
+type attempts struct {
+	call    *callConfig
+	policy  RetryPolicy
+	once    bool
+	log     commandLog
+	order   *sequencer
+	wire    *codec
+	sinks   *delivery
+	until   atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
+
+	// What the stub handed over.
+	ctx     context.Context
+	desc    *grpc.StreamDesc
+	method  string
+	connect grpc.Streamer
+	opts    []grpc.CallOption
+	request any
+
+	current    *attempt // nil: none is open
+	made       int
+	mayHaveRun bool
+
+	delivered int // the sequencer's count when the budgets below were last full
+	spent     int // of MaxRetries
+	timeouts  int // of TimeoutRetries
+	free      int // of freeRetries
+	delays    *backoff.ExponentialBackOff
+}
+
+// attempt is one asking of the vehicle.
+type attempt struct {
+	grpc.ClientStream
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	unfollow func() bool // stops following the command's context
+	deadline time.Time   // zero: none
+	ran      bool        // mayHaveRun, before this attempt
+	sent     bool
+	answered bool        // at least one message has come
+	idle     *time.Timer // nil: no idle timeout
+}
+
+var errIdle = errors.New("vehicle: no chunk within the idle timeout")
+
+var _ grpc.StreamClientInterceptor = (*attempts)(nil).intercept
+
+// intercept opens nothing yet: the first attempt begins with the first RecvMsg.
+func (a *attempts) intercept(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	a.ctx, a.desc, a.method, a.connect, a.opts = ctx, desc, method, streamer, opts
+	return a, nil
+}
+
+// SendMsg keeps the request, which each attempt sends.
+func (a *attempts) SendMsg(m any) error { a.request = m; return nil }
+
+// CloseSend has nothing to do: each attempt closes its own side.
+func (a *attempts) CloseSend() error { return nil }
+
+// Context is the command's.
+func (a *attempts) Context() context.Context { return a.ctx }
+
+// Header is the current attempt's.
+func (a *attempts) Header() (metadata.MD, error) {
+	if a.current == nil {
+		return nil, nil
+	}
+	return a.current.Header()
+}
+
+// Trailer is the current attempt's.
+func (a *attempts) Trailer() metadata.MD {
+	if a.current == nil {
+		return nil
+	}
+	return a.current.Trailer()
+}
+
+// RecvMsg receives the next message, from however many attempts it takes. Its errors are io.EOF, where the
+// server ended the stream normally, and *Error.
+func (a *attempts) RecvMsg(m any) error {
+	for {
+		err := a.receive(m)
+		if err == nil || err == io.EOF { //nolint:errorlint // grpc returns it as it is
+			return err
+		}
+		if failure := a.failed(err); failure != nil {
+			return failure
+		}
+	}
+}
+
+func (a *attempts) receive(m any) error {
+	if a.current == nil {
+		if err := a.open(); err != nil {
+			return err
+		}
+	}
+	a.current.waitFrom(a.call.idleTimeout)
+	err := a.current.RecvMsg(m)
+	a.current.waited()
+	if err == nil {
+		a.current.answered = true
+	}
+	return err
+}
+
+// open begins the next attempt. The attempt's context carries the command's values and the earlier of the two
+// deadlines, and follows the command's cancellation only until finish: a caller that cancels its
+// context once it has its answer must not cancel a stream that is about to end by itself.
+func (a *attempts) open() error {
+	a.made++
+	a.order.restart()
+	at := &attempt{ran: a.mayHaveRun, unfollow: func() bool { return true }}
+	a.current = at
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(a.ctx))
+	at.ctx, at.cancel = ctx, cancel
+	if a.call.attemptTimeout > 0 {
+		at.deadline = time.Now().Add(a.call.attemptTimeout)
+	}
+	if d, ok := a.ctx.Deadline(); ok && (at.deadline.IsZero() || d.Before(at.deadline)) {
+		at.deadline = d
+	}
+	a.until.Store(0)
+	if !at.deadline.IsZero() {
+		a.until.Store(at.deadline.UnixNano())
+		var stop context.CancelFunc
+		at.ctx, stop = context.WithDeadline(ctx, at.deadline)
+		at.cancel = func(cause error) { cancel(cause); stop() }
+	}
+	at.unfollow = context.AfterFunc(a.ctx, func() { at.cancel(context.Cause(a.ctx)) })
+
+	at.waitFrom(a.call.idleTimeout)
+	defer at.waited()
+	out := metadata.AppendToOutgoingContext(at.ctx, "x-sovd-attempt", strconv.Itoa(a.made))
+	if a.made > 1 && a.order.count > 0 {
+		out = metadata.AppendToOutgoingContext(out, "x-sovd-resume-from", strconv.FormatInt(a.order.next, 10))
+	}
+	stream, err := a.connect(out, a.desc, nil, a.method, a.opts...)
+	if err != nil {
+		return err
+	}
+	at.ClientStream = stream
+	a.mayHaveRun = true
+	at.sent = true
+	if err := stream.SendMsg(a.request); err != nil && err != io.EOF { //nolint:errorlint // io.EOF: RecvMsg has the reason
+		at.sent = false
+		a.mayHaveRun = at.ran
+		return err
+	}
+	return stream.CloseSend()
+}
+
+// waitFrom starts the idle timeout, and waited stops it.
+func (at *attempt) waitFrom(d time.Duration) {
+	switch {
+	case d <= 0:
+	case at.idle == nil:
+		at.idle = time.AfterFunc(d, func() { at.cancel(errIdle) })
+	default:
+		at.idle.Reset(d)
+	}
+}
+
+func (at *attempt) waited() {
+	if at.idle != nil {
+		at.idle.Stop()
+	}
+}
+
+// failed ends the current attempt and decides: nil once it is time for the next one, or the command's error.
+func (a *attempts) failed(err error) *Error {
+	at := a.current
+	a.current = nil
+	f := a.diagnose(at, err)
+	at.end()
+	if f.refused {
+		a.mayHaveRun = at.ran
+	}
+	delay, ok := a.again(f)
+	if !ok {
+		return f.Error
+	}
+	a.log.log(a.ctx, slog.LevelInfo, "vehicle: retrying",
+		slog.Int("attempt", a.made), slog.String("code", f.Code.String()), slog.Duration("delay", delay))
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-a.ctx.Done():
+		return contextError(a.ctx, fmt.Sprintf("while waiting to retry after %s: %s", f.Code, f.Message), f.cause)
+	}
+}
+
+// end releases what the attempt holds; a stream that is still open is cancelled.
+func (at *attempt) end() {
+	at.unfollow()
+	at.cancel(nil)
+}
+
+// failure is an attempt's end: the command's error if it is the last one, and what bears on trying again.
+type failure struct {
+	*Error
+	permanent bool // ours to know: asking again cannot help
+	refused   bool // the server said so before it ran anything
+	pings     bool // the server closed the connection because of keepalive
+	never     bool // the server asked not to come back
+	retryInfo bool // the server sent RetryInfo
+	told      bool // the server said when to come back: after this long
+	after     time.Duration
+}
+
+// diagnose says what ended an attempt. The order matters: the command's own end explains
+// everything, what this side found wrong comes before the status that gRPC made of it.
+func (a *attempts) diagnose(at *attempt, err error) failure {
+	if ended(a.ctx) {
+		return failure{Error: contextError(a.ctx, "", nil), permanent: true}
+	}
+	st := statusOf(err)
+	switch cause := context.Cause(at.ctx); {
+	case errors.Is(cause, errIdle):
+		e := newError(ErrTimeout, fmt.Sprintf("no chunk within %v", a.call.idleTimeout), errIdle)
+		return a.timedOut(e)
+	case errors.Is(cause, context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded && ended(at.ctx):
+		text := fmt.Sprintf("no final chunk within %v", a.call.attemptTimeout)
+		if !at.sent {
+			text = fmt.Sprintf("no connection with a free stream within %v: %s", a.call.attemptTimeout, sanitize(st.Message()))
+		}
+		return a.timedOut(newError(ErrTimeout, text, err))
+	case a.wire.malformed != nil:
+		return failure{Error: newError(ErrMalformedResponse, sanitize(a.wire.malformed.Error()), a.wire.malformed), permanent: true}
+	case a.wire.tooLarge(st):
+		text := fmt.Sprintf("a message is over the limit of %d bytes (see WithMaxMessageSize)", a.wire.limit)
+		return failure{Error: newError(ErrMalformedResponse, text, err), permanent: true}
+	}
+	f := failure{Error: newError(sentinelOf(st.Code()), sanitize(st.Message()), err)}
+	f.Code, f.details = st.Code(), st.Proto()
+	var handshake *handshakeError
+	f.permanent = errors.As(err, &handshake) && handshake.permanent
+	f.pings = st.Code() == codes.Unavailable && strings.Contains(st.Message(), `ENHANCE_YOUR_CALM, debug data: "too_many_pings"`)
+	f.readAdvice(st, at)
+	f.refused = at.sent && !at.answered && (isRefusal(st.Code()) || st.Code() == codes.ResourceExhausted && f.retryInfo)
+	return f
+}
+
+// timedOut blames the sink where one was being written to while the time ran out.
+func (a *attempts) timedOut(e *Error) failure {
+	if name := a.sinks.writing.Load(); name != nil {
+		return failure{Error: slowSink(*name, nil), permanent: true}
+	}
+	return failure{Error: e}
+}
+
+// statusOf is err's status. An interceptor may have returned something that has none.
+func statusOf(err error) *status.Status {
+	if st, ok := status.FromError(err); ok && st.Code() != codes.OK {
+		return st
+	}
+	if st := status.FromContextError(err); st.Code() != codes.Unknown {
+		return st
+	}
+	return status.New(codes.Unknown, err.Error())
+}
+
+// isRefusal says whether a server that answers with code, and nothing else, has not run the command.
+func isRefusal(code codes.Code) bool {
+	switch code {
+	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange, codes.NotFound,
+		codes.Unauthenticated, codes.PermissionDenied, codes.Unimplemented:
+		return true
+	default:
+		return false
+	}
+}
+
+// readAdvice reads when the server wants to be asked again: google.rpc.RetryInfo among the status
+// details, and gRPC's grpc-retry-pushback-ms (gRFC A6), where anything but a number of milliseconds
+// means never. Where both are there, the later time holds.
+func (f *failure) readAdvice(st *status.Status, at *attempt) {
+	for _, detail := range st.Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok && info.GetRetryDelay().IsValid() {
+			f.retryInfo, f.told = true, true
+			f.after = max(f.after, info.GetRetryDelay().AsDuration())
+		}
+	}
+	if at.ClientStream == nil {
+		return
+	}
+	for _, text := range at.Trailer().Get("grpc-retry-pushback-ms") {
+		ms, err := strconv.ParseInt(text, 10, 32)
+		if err != nil || ms < 0 {
+			f.never = true
+		}
+		f.told = true
+		f.after = max(f.after, time.Duration(ms)*time.Millisecond)
+	}
+}
+
+// again says whether there is another attempt after f, and after what delay. It is the retry table.
+func (a *attempts) again(f failure) (time.Duration, bool) {
+	if a.order.count > a.delivered { // progress
+		a.delivered, a.spent, a.free = a.order.count, 0, 0
+		a.delays.Reset()
+	}
+	switch {
+	case f.permanent, f.never,
+		a.once && a.mayHaveRun,
+		a.call.resume == ResumeNever && a.order.count > 0:
+		return 0, false
+	case f.pings && a.free < freeRetries:
+		a.free++
+		return 0, true
+	}
+	var budget *int
+	var limit int
+	switch {
+	case f.Code == codes.Unavailable, f.Code == codes.ResourceExhausted && f.retryInfo:
+		budget, limit = &a.spent, a.policy.MaxRetries
+	case f.Code == codes.DeadlineExceeded:
+		budget, limit = &a.timeouts, a.policy.TimeoutRetries
+	default:
+		return 0, false
+	}
+	if *budget >= limit {
+		return 0, false
+	}
+	*budget++
+	delay := min(a.delays.NextBackOff(), a.policy.MaxDelay)
+	if f.told {
+		delay = f.after
+	}
+	return delay, true
+}
+
+// finish is called when the final chunk has come, and lets go of the command's context. The function that it
+// returns gives the server a moment to end the stream by itself, so that it sees it end normally, and cancels it
+// otherwise. The caller need not wait for that.
+func (a *attempts) finish() (linger func()) {
+	at := a.current
+	a.current = nil
+	at.unfollow()
+	return func() {
+		limit := time.AfterFunc(lingerTime, func() { at.cancel(nil) })
+		defer limit.Stop()
+		_ = at.RecvMsg(a.wire.scratch()) // a message, io.EOF or a status: nothing that comes now matters
+		at.end()
+	}
+}
+
+// lingerTime is how long a server may take to end its stream after the final chunk.
+const lingerTime = time.Second
+
+// abandon ends the attempt that is under way, if any.
+func (a *attempts) abandon() {
+	if a.current != nil {
+		a.current.end()
+		a.current = nil
+	}
+}

@@ -1,0 +1,143 @@
+package vehicle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/sovd-go/vehicle/internal/within"
+)
+
+// Sink is a place that the chunks of commands go to: a database, a message bus, the application's own
+// code. Attach one with [WithSink]; package sink has ready ones and ways to combine them, and
+// vehicletest.TestSink checks that an implementation keeps the rules below.
+//
+// For one command the calls come one after the other: Begin, then Write any number of times, then
+// End. Different commands call concurrently, so a Sink must be safe for concurrent use. The SDK does
+// not retry a failed call: an error from Begin or Write ends the command with [ErrSink]. A panic is
+// such an error too. Calls should honour ctx; one that does not holds its command, and [Client.Close].
+type Sink interface {
+	// Begin is called once, before the vehicle is asked. An error refuses the command: the vehicle
+	// is not asked, and this sink gets neither Write nor End.
+	Begin(ctx context.Context, cmd Command) error
+
+	// Write takes chunks in the order of their sequence numbers, each exactly once; what arrived
+	// while the last Write ran comes in one call. The slice is reused after Write returns and must
+	// not be changed; the payloads may be kept. ctx ends with the attempt's deadline: a sink that is
+	// still writing then fails the command.
+	Write(ctx context.Context, chunks []Chunk) error
+
+	// End is called once, whatever happened, if Begin succeeded. Its ctx outlives the caller's and
+	// has a bound of its own, 10 s. An error from it makes a completed command [ErrSink], for the
+	// caller and for the sinks that come after this one.
+	End(ctx context.Context, res Result) error
+}
+
+// endTime bounds each End.
+const endTime = 10 * time.Second
+
+// delivery hands one command to its sinks, one after the other.
+type delivery struct {
+	sinks   []Sink
+	begun   int                    // so many of them, from the first
+	writing atomic.Pointer[string] // the name of the sink that is being written to
+	log     commandLog
+}
+
+// begin calls Begin on each sink until one refuses.
+func (d *delivery) begin(ctx context.Context, cmd Command) *Error {
+	for _, s := range d.sinks {
+		if err := d.call(s, func() error { return s.Begin(ctx, cmd) }); err != nil {
+			return sinkError(ctx, s, "Begin", err)
+		}
+		d.begun++
+	}
+	return nil
+}
+
+// write gives the batch to each sink in order. Its time is limit's, whose deadline is the attempt's; ctx is
+// the command's. The batch that has the final chunk may finish late: nothing is left to fail.
+func (d *delivery) write(ctx, limit context.Context, chunks []Chunk) *Error {
+	defer d.writing.Store(nil)
+	final := chunks[len(chunks)-1].Final
+	for _, s := range d.sinks {
+		name := sinkName(s)
+		d.writing.Store(&name)
+		err := d.call(s, func() error { return s.Write(limit, chunks) })
+		switch late := limit.Err() != nil && !ended(ctx); {
+		case late && (err != nil || !final):
+			return slowSink(name, err)
+		case err != nil:
+			return sinkError(ctx, s, "Write", err)
+		}
+	}
+	return nil
+}
+
+// end calls End on each sink that has begun. Once one fails, a completed command has failed, for the
+// sinks that come after as for the caller: what was not recorded must not be announced.
+func (d *delivery) end(ctx context.Context, res Result, describe func(*Error)) Result {
+	for _, s := range d.sinks[:d.begun] {
+		err := d.call(s, func() error {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+			defer cancel()
+			return s.End(ctx, res)
+		})
+		switch {
+		case err == nil:
+		case res.Err == nil:
+			failure := sinkError(context.Background(), s, "End", err)
+			describe(failure)
+			res.Status, res.Err = StatusFailed, failure
+		default:
+			d.log.log(ctx, slog.LevelWarn, "vehicle: a sink failed to end a failed command",
+				slog.String("sink", sinkName(s)), slog.String("error", sanitize(err.Error())))
+		}
+	}
+	return res
+}
+
+// call makes an error of a sink's panic, and marks the goroutine for [Client.Close].
+func (d *delivery) call(s Sink, f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			d.log.log(context.Background(), slog.LevelError, "vehicle: a sink panicked",
+				slog.String("sink", sinkName(s)), slog.String("stack", string(debug.Stack())))
+			err = panicError(v)
+		}
+	}()
+	return within.Sink(f)
+}
+
+// panicError keeps an error that was panicked with in reach of errors.As.
+func panicError(v any) error {
+	if err, ok := v.(error); ok {
+		return fmt.Errorf("panic: %w", err)
+	}
+	return fmt.Errorf("panic: %v", v)
+}
+
+// sinkError is the error of a sink's call, unless the call failed because the command's own context had ended.
+func sinkError(ctx context.Context, s Sink, call string, err error) *Error {
+	if ended(ctx) && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		return contextError(ctx, "while a sink was busy", err)
+	}
+	return newError(ErrSink, sanitize(sinkName(s)+"."+call+": "+err.Error()), err)
+}
+
+// slowSink is the error of a sink that was writing when the attempt's time ran out.
+func slowSink(name string, err error) *Error {
+	return newError(ErrSink, name+".Write was not done when the attempt's time ran out (see WithAttemptTimeout)", err)
+}
+
+func sinkName(s Sink) string { return fmt.Sprintf("%T", s) }
+
+// ended says whether ctx has ended or its deadline has passed: its own timer may be a moment late.
+func ended(ctx context.Context) bool {
+	d, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(d)
+}

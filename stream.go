@@ -1,0 +1,284 @@
+package vehicle
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// Stream is one command and its answer, as it comes in. [Client.Stream] makes it; its loop runs it:
+//
+//	stream := client.Stream(ctx, cmd)
+//	for chunk, err := range stream.Chunks() {
+//		if err != nil {
+//			return err
+//		}
+//		show(chunk)
+//	}
+type Stream struct {
+	client *Client
+	ctx    context.Context //nolint:containedctx // the loop that runs the command has no ctx of its own
+	cmd    Command
+	call   callConfig
+	err    error // what was wrong with the options
+	used   atomic.Bool
+	result atomic.Pointer[Result]
+}
+
+// Chunks runs the command and yields its chunks in order, each after the sinks took it. An error is
+// yielded once and last, and is an *[Error]. Nothing starts before the loop does; breaking out ends
+// the command, with [ErrCanceled] unless the final chunk has been seen. When the loop is over the sinks have got End.
+//
+// The iterator is single-use: a command runs once. Using it again yields [ErrInvalidCommand].
+// While the loop's body runs, the client goes on receiving for the sinks, and without sinks waits.
+func (s *Stream) Chunks() iter.Seq2[Chunk, error] {
+	return func(yield func(Chunk, error) bool) {
+		if !s.used.CompareAndSwap(false, true) {
+			e := newError(ErrInvalidCommand, "its Stream has been used: Chunks runs a command once", nil)
+			e.CommandID, e.VehicleID, e.Name, e.neverRan = s.cmd.ID, s.cmd.VehicleID, s.cmd.Name, true
+			yield(Chunk{}, e)
+			return
+		}
+		if left := s.run(yield); left {
+			return
+		}
+		if err := s.result.Load().Err; err != nil {
+			yield(Chunk{}, err)
+		}
+	}
+}
+
+// Result says how the command ended. It is nil until the loop over [Stream.Chunks] has ended. It is safe for
+// concurrent use.
+func (s *Stream) Result() *Result { return s.result.Load() }
+
+// run runs the command. It says whether the caller left the loop.
+func (s *Stream) run(yield func(Chunk, error) bool) (left bool) {
+	r := newRun(s)
+	defer func() { s.result.Store(&r.result) }()
+	defer r.settle()
+	if r.failure = r.start(s); r.failure == nil {
+		r.failure = newError(ErrCanceled, "the loop over its chunks panicked, or ended its goroutine", context.Canceled)
+		r.failure, left = r.loop(yield)
+	}
+	return left
+}
+
+// run is one command under way. It belongs to the goroutine of the loop, until [Client.Close] takes it over
+// while the loop's body runs.
+type run struct {
+	client *Client
+	ctx    context.Context //nolint:containedctx // the command's, for as long as it runs
+	cancel context.CancelCauseFunc
+	cmd    prepared
+	call   callConfig
+
+	sinks    delivery
+	order    sequencer
+	attempts attempts
+	from     source // nil until there is something to receive
+
+	startedAt time.Time
+	delivered int
+	seen      bool // the caller has seen the final chunk
+	failure   *Error
+
+	turn   atomic.Int32 // whose the command is: one of the constants below
+	done   chan struct{}
+	result Result
+}
+
+// Whose a run is.
+const (
+	ours     int32 = iota // the loop's goroutine is in this package
+	theirs                // the loop's goroutine is in the caller's body
+	takenFor              // Close, or settle, is ending the command
+)
+
+func newRun(s *Stream) *run {
+	r := &run{client: s.client, call: s.call, startedAt: time.Now(), done: make(chan struct{})}
+	r.ctx, r.cancel = context.WithCancelCause(s.ctx)
+	return r
+}
+
+// start checks the command, tells the sinks, and prepares to receive.
+func (r *run) start(s *Stream) *Error {
+	var err error
+	if r.cmd, err = prepare(s.cmd); err == nil {
+		err = s.err
+	}
+	switch {
+	case err != nil:
+		return newError(ErrInvalidCommand, sanitize(err.Error()), err)
+	case ended(r.ctx):
+		return contextError(r.ctx, "before it began", nil)
+	case !r.client.register(r):
+		return newError(ErrClosed, "", nil)
+	}
+	log := commandLog{logger: r.client.log, cmd: &r.cmd.Command}
+	r.sinks.sinks, r.sinks.log = r.call.sinks, log
+	r.order.init(r.call.reorderWindow, r.call.resume)
+	r.attempts = attempts{call: &r.call, order: &r.order, sinks: &r.sinks, log: log, once: r.cmd.Once}
+	if e := r.sinks.begin(r.ctx, r.cmd.Command); e != nil {
+		return e
+	}
+	return r.receive()
+}
+
+// receive sets up where the chunks come from. With sinks a goroutine receives while they write; without, nothing
+// is gained by it.
+func (r *run) receive() *Error {
+	from, err := r.client.receiver(r)
+	if err != nil {
+		return newError(ErrInternal, sanitize(err.Error()), err)
+	}
+	from.linger = r.client.spawn
+	r.from = from
+	if len(r.call.sinks) > 0 {
+		pump := newPump(from)
+		r.from = pump
+		r.client.spawn(pump.run)
+	}
+	return nil
+}
+
+// loop delivers chunks until the answer is complete, and says whether the caller left.
+func (r *run) loop(yield func(Chunk, error) bool) (_ *Error, left bool) {
+	for {
+		batch, failure := r.from.receive()
+		if len(batch) > 0 {
+			if err := r.write(batch); err != nil {
+				return err, false
+			}
+		}
+		for i, chunk := range batch {
+			if i > 0 && ended(r.ctx) { // the body may have done it
+				return contextError(r.ctx, "", nil), false
+			}
+			more, err := r.yield(yield, chunk)
+			switch {
+			case err != nil:
+				return err, !more
+			case r.seen:
+				return nil, !more
+			case !more:
+				return newError(ErrCanceled, "the caller left the loop before the final chunk", context.Canceled), true
+			}
+		}
+		if failure != nil {
+			return failure, false
+		}
+	}
+}
+
+// write gives a batch to the sinks, within what is left of the attempt's time. Time that ran out before is not the
+// sinks' doing: then they get as much again.
+func (r *run) write(batch []Chunk) *Error {
+	if len(r.call.sinks) > 0 {
+		limit, cancel := r.ctx, func() {}
+		if d := r.call.attemptTimeout; d > 0 {
+			until := time.Unix(0, r.attempts.until.Load())
+			if now := time.Now(); !until.After(now) {
+				until = now.Add(d)
+			}
+			limit, cancel = context.WithDeadline(r.ctx, until)
+		}
+		defer cancel()
+		if err := r.sinks.write(r.ctx, limit, batch); err != nil {
+			return err
+		}
+	}
+	r.delivered += len(batch)
+	return nil
+}
+
+// yield hands a chunk to the loop's body. Meanwhile Close may end the command; its error is then returned.
+func (r *run) yield(yield func(Chunk, error) bool, chunk Chunk) (more bool, _ *Error) {
+	r.seen = chunk.Final
+	r.turn.Store(theirs)
+	if r.client.closed.Load() { // Close may have looked before it was their turn
+		if !r.seen && r.turn.CompareAndSwap(theirs, ours) {
+			return true, newError(ErrClosed, "", nil)
+		}
+		r.takeOver()
+	}
+	more = yield(chunk, nil)
+	if !r.turn.CompareAndSwap(theirs, ours) {
+		<-r.done
+		return more, r.failure
+	}
+	return more, nil
+}
+
+// settle ends the command, if Close has not. It is deferred: the loop's body may have panicked, or ended its goroutine.
+func (r *run) settle() {
+	switch r.turn.Swap(takenFor) {
+	case takenFor:
+		<-r.done
+		return
+	case theirs:
+		if r.seen {
+			r.failure = nil
+		}
+	}
+	r.end()
+}
+
+// takeOver ends the command on behalf of Close, if the loop's goroutine is in its body.
+func (r *run) takeOver() {
+	if !r.turn.CompareAndSwap(theirs, takenFor) {
+		return
+	}
+	r.failure = nil
+	if !r.seen {
+		r.failure = newError(ErrClosed, "", nil)
+	}
+	r.end()
+}
+
+// end stops receiving, makes the Result, and tells the sinks. It is called once.
+func (r *run) end() {
+	r.cancel(nil)
+	if r.from != nil {
+		r.from.stop()
+	}
+	res := Result{
+		Command:    r.cmd.Command,
+		Status:     StatusCompleted,
+		Chunks:     r.delivered,
+		Replayed:   r.order.replayed,
+		Attempts:   r.attempts.made,
+		StartedAt:  r.startedAt,
+		FinishedAt: time.Now(),
+	}
+	if r.failure != nil {
+		r.describe(r.failure)
+		res.Status, res.Err = StatusFailed, r.failure
+	}
+	r.result = r.sinks.end(r.ctx, res, r.describe)
+	r.client.forget(r)
+	close(r.done)
+}
+
+// commandLog adds to each record which command it is about.
+type commandLog struct {
+	logger *slog.Logger
+	cmd    *Command
+}
+
+func (l commandLog) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
+	if !l.logger.Enabled(ctx, level) {
+		return
+	}
+	l.logger.LogAttrs(ctx, level, message, append(attrs, slog.String("command", sanitize(l.cmd.Name)),
+		slog.String("command_id", l.cmd.ID.String()), slog.String("vehicle_id", l.cmd.VehicleID.String()))...)
+}
+
+// describe completes an error with what it is about.
+func (r *run) describe(e *Error) {
+	e.CommandID, e.VehicleID, e.Name = r.cmd.ID, r.cmd.VehicleID, r.cmd.Name
+	e.Attempts, e.Chunks = r.attempts.made, r.delivered
+	e.neverRan = !r.attempts.mayHaveRun
+}
