@@ -33,7 +33,7 @@ func (c *Client) ExecuteAll(ctx context.Context, cmds iter.Seq[Command], opts ..
 			b.run(ctx, cmds, max(call.concurrency, 1), yield)
 		}()
 		if thrown != nil {
-			panic(thrown) // cmds panicked: its caller's to see
+			panic(thrown) //nolint:forbidigo // the caller's own, thrown by cmds in a goroutine of ours
 		}
 	}
 }
@@ -100,7 +100,7 @@ func (b *batch) drain() any {
 	for ; b.running > 0; b.running-- {
 		<-b.results
 	}
-	for range b.next { //nolint:revive // empty-block: until it is closed
+	for range b.next { // until it is closed
 	}
 	return b.thrown
 }

@@ -2,11 +2,13 @@ package vehicle
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"github.com/sovd-go/vehicle/internal/within"
 	"github.com/sovd-go/vehicle/vehiclepb"
@@ -15,10 +17,11 @@ import (
 // Client runs diagnostic commands on vehicles. Make one with [New] or [NewFromEnv] and share it: it is safe for
 // concurrent use, and its connections and defaults serve all commands. [Client.Close] it when done.
 type Client struct {
-	config config
-	pool   *pool
-	log    *slog.Logger
-	closed atomic.Bool
+	config  config
+	pool    *pool
+	log     *slog.Logger
+	unwatch func() // stops looking for new certificates
+	closed  atomic.Bool
 
 	mu       sync.Mutex // never held across I/O
 	changed  sync.Cond  // one of the following has
@@ -43,12 +46,20 @@ func New(target string, opts ...Option) (*Client, error) {
 func newClient(target string, config config) (*Client, error) {
 	c := &Client{config: config, log: config.logger, runs: make(map[*run]struct{})}
 	c.changed.L = &c.mu
-	dial, err := newDialer(target, config)
+	keys, err := config.security.load(config.logger)
 	if err != nil {
 		return nil, err
 	}
-	c.pool, err = newPool(config.poolSize, dial)
-	return c, err
+	dial, err := newDialer(target, config, keys)
+	if err != nil {
+		return nil, err
+	}
+	if c.pool, err = newPool(config.poolSize, dial); err != nil {
+		return nil, err
+	}
+	config.security.warnOfPlaintext(target, config.logger)
+	c.unwatch = keys.watch(c.pool.renew)
+	return c, nil
 }
 
 // Execute runs cmd and waits for its end. The chunks go to the sinks; who wants to see them
@@ -56,7 +67,7 @@ func newClient(target string, config config) (*Client, error) {
 // the command got. ctx bounds the command as a whole, with all its attempts and waits.
 func (c *Client) Execute(ctx context.Context, cmd Command, opts ...CallOption) (*Result, error) {
 	stream := c.Stream(ctx, cmd, opts...)
-	for range stream.Chunks() { //nolint:revive // empty-block: the sinks do the work
+	for range stream.Chunks() { // the sinks do the work
 	}
 	res := stream.Result()
 	return res, res.Err
@@ -71,16 +82,26 @@ func (c *Client) Stream(ctx context.Context, cmd Command, opts ...CallOption) *S
 }
 
 // WaitReady connects, and returns nil when a connection is ready for commands. It is for start-up
-// probes: commands connect by themselves. It waits, through failures, until ctx ends; its error is
-// an *[Error].
+// probes: commands connect by themselves. It waits, through failures, until ctx ends, but not where the TLS
+// handshake fails in a way that will not mend itself. Its error is an *[Error] that names the last failure.
 func (c *Client) WaitReady(ctx context.Context) error {
 	err := c.pool.waitReady(ctx)
 	if err == nil {
 		return nil
 	}
-	e := newError(ErrClosed, "", err)
-	if ended(ctx) {
-		e = contextError(ctx, "before a connection was ready", err)
+	var e *Error
+	handshake, ok := errors.AsType[*handshakeError](err)
+	switch {
+	case errors.Is(err, errPoolClosed):
+		e = newError(ErrClosed, "", err)
+	case ok && handshake.permanent:
+		e = newError(ErrUnavailable, sanitize(err.Error()), err)
+	default:
+		when := "before a connection was ready"
+		if st, failed := status.FromError(err); failed {
+			when += ": " + sanitize(st.Message())
+		}
+		e = contextError(ctx, when, err)
 	}
 	e.Name, e.neverRan = "WaitReady", true
 	return e
@@ -133,6 +154,7 @@ func (c *Client) tearDown() {
 		c.changed.Wait()
 	}
 	c.mu.Unlock()
+	c.unwatch()
 	c.downErr = c.pool.close()
 	close(c.down)
 }

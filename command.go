@@ -27,8 +27,8 @@ type Command struct {
 	VehicleID uuid.UUID
 	// Name is the command, for example "ReadDTC". Required.
 	Name string
-	// Params are the command's parameters. A string is sent as it is, any other value as its JSON
-	// text. The SDK never writes them to logs or errors.
+	// Params are the command's parameters. A string is sent as it is, any other value, of a named
+	// string type too, as its JSON text. The SDK never writes the values to logs or errors.
 	Params map[string]any
 	// UserID says who asked, for the audit trail. Optional; it is not sent to the vehicle.
 	UserID uuid.UUID
@@ -111,7 +111,7 @@ func prepare(cmd Command) (prepared, error) {
 	case strings.TrimSpace(cmd.Name) == "":
 		return p, errors.New("the command has no Name")
 	case !utf8.ValidString(cmd.Name):
-		return p, errors.New("Name is not valid UTF-8")
+		return p, errors.New("the command's Name is not valid UTF-8")
 	case cmd.VehicleID == uuid.Nil:
 		return p, errors.New("the command has no VehicleID")
 	}
@@ -136,10 +136,10 @@ func encodeParams(params map[string]any) (map[string]string, error) {
 	for _, key := range slices.Sorted(maps.Keys(params)) { // sorted: the same fault, the same error
 		text, err := encodeParam(params[key])
 		if err != nil {
-			return nil, fmt.Errorf("parameter %q %w", key, err)
+			return nil, fmt.Errorf("parameter %q %w", sanitize(key), err)
 		}
 		if !utf8.ValidString(key) || !utf8.ValidString(text) {
-			return nil, fmt.Errorf("parameter %q is not valid UTF-8", key)
+			return nil, fmt.Errorf("parameter %q is not valid UTF-8", sanitize(key))
 		}
 		encoded[key] = text
 	}

@@ -5,31 +5,32 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
 )
 
 // newDialer returns a function that makes connections to target as config says. It checks both, and
 // the connections do no I/O before their first stream.
-func newDialer(target string, config config) (func() (*grpc.ClientConn, error), error) {
+func newDialer(target string, config config, keys keyring) (func() (*grpc.ClientConn, error), error) {
 	if err := checkTarget(target); err != nil {
 		return nil, err
 	}
-	creds, err := config.security.credentials()
-	if err != nil {
-		return nil, err
-	}
 	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(creds),
-		grpc.WithKeepaliveParams(config.keepalive),
 		// gRPC's retry sends the request again where a service config says so, which Command.Once
 		// forbids. Its transparent retry of streams that the server never saw remains.
 		grpc.WithDisableRetry(),
+	}
+	if config.keepalive.Time > 0 { // gRPC would take 0 for its least, 10 s, and without the option it does not probe
+		opts = append(opts, grpc.WithKeepaliveParams(config.keepalive))
 	}
 	if config.logger.Enabled(context.Background(), slog.LevelDebug) {
 		// It wraps every message, which costs a third of a fast stream: only where somebody looks.
@@ -37,49 +38,68 @@ func newDialer(target string, config config) (func() (*grpc.ClientConn, error), 
 			debugLogger(config.logger), logging.WithLevels(func(codes.Code) logging.Level { return logging.LevelDebug }))))
 	}
 	opts = append(opts, config.dialOptions...)
+	info := keys.current().Info()
 	return func() (*grpc.ClientConn, error) {
-		cc, err := grpc.NewClient(target, opts...)
+		handshakes := &handshakes{keys: keys, info: info}
+		cc, err := grpc.NewClient(target, append(handshakes.dialOptions(), opts...)...)
 		if err != nil {
 			return nil, fmt.Errorf("vehicle: target %q: %w", target, err)
 		}
-		if scheme, _, ok := strings.Cut(target, "://"); ok && strings.HasSuffix(cc.CanonicalTarget(), target) && cc.CanonicalTarget() != target {
+		if scheme, _, ok := strings.Cut(target, "://"); ok && !strings.HasPrefix(cc.CanonicalTarget(), strings.ToLower(scheme)+"://") {
 			_ = cc.Close() // gRPC knows no such scheme, and took all of it for a host's name
-			return nil, fmt.Errorf("vehicle: target %q: no resolver for scheme %q; a target is host:port, or scheme:///name with a gRPC resolver's scheme", target, scheme)
+			return nil, &targetError{target, fmt.Sprintf("no resolver for scheme %q; a target is host:port, or scheme:///name with a gRPC resolver's scheme", scheme)}
 		}
 		return cc, nil
 	}, nil
 }
 
+// targetError is a target that cannot be used.
+type targetError struct{ target, reason string }
+
+func (e *targetError) Error() string {
+	return fmt.Sprintf("vehicle: target %q: %s", e.target, e.reason)
+}
+
 // checkTarget finds what gRPC would only find when it connects, again and again.
 func checkTarget(target string) error {
-	bad := func(reason string) error { return fmt.Errorf("vehicle: target %q: %s", target, reason) }
+	bad := func(reason string) error { return &targetError{target, reason} }
 	if strings.TrimSpace(target) == "" {
 		return bad("empty; want host:port or another gRPC target")
 	}
-	if strings.ContainsFunc(target, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+	if strings.ContainsFunc(target, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
 		return bad("has a space or control character in it")
 	}
-	hostport := strings.TrimPrefix(target, "dns:///")
-	if strings.Contains(hostport, "://") || strings.HasPrefix(hostport, "unix") {
+	hostport, ok := dnsName(target)
+	if !ok {
 		return nil // another resolver's: its own business
 	}
-	if !strings.Contains(hostport, ":") || strings.HasSuffix(hostport, "]") {
-		return nil // a host alone: gRPC adds port 443
-	}
 	host, port, err := net.SplitHostPort(hostport)
-	if err != nil {
-		if net.ParseIP(hostport) != nil {
-			return nil // an IPv6 address alone
+	switch {
+	case err == nil:
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return bad(fmt.Sprintf("port %q: want a number from 1 to 65535", port))
 		}
+	case strings.HasPrefix(hostport, "[") && strings.HasSuffix(hostport, "]"):
+		host = hostport[1 : len(hostport)-1]
+	default:
+		host = hostport // alone: gRPC adds port 443
+	}
+	switch _, err := netip.ParseAddr(host); {
+	case host == "":
+		return bad("no host; want host:port")
+	case err != nil && strings.ContainsAny(host, ":/\\?#@[]"): // not an IPv6 address, and no name
 		return bad("want host:port")
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return bad(fmt.Sprintf("port %q: want a number from 1 to 65535", port))
-	}
-	if host == "" {
-		return bad("no host before the port")
-	}
 	return nil
+}
+
+// dnsName is the part of target that gRPC's DNS resolver gets; false where another resolver is asked.
+func dnsName(target string) (string, bool) {
+	if u, err := url.Parse(target); err == nil && resolver.Get(u.Scheme) != nil {
+		parsed := resolver.Target{URL: *u}
+		return parsed.Endpoint(), u.Scheme == "dns"
+	}
+	return target, !strings.Contains(target, "://")
 }
 
 // debugLogger hands go-grpc-middleware's records to logger. A server's error text is foreign, and goes

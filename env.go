@@ -27,7 +27,7 @@ import (
 // With TLS, ca.pem must be there; without client-cert.pem and client-key.pem there is no client certificate.
 func NewFromEnv(opts ...Option) (*Client, error) {
 	env := environment{lookup: os.Getenv}
-	target := env.text("VEHICLE_ENDPOINT_URL", "localhost:50051")
+	target := env.text(endpoint, "localhost:50051")
 	fromEnv := env.options()
 	if err := errors.Join(env.errs...); err != nil {
 		return nil, err
@@ -45,8 +45,14 @@ func NewFromEnv(opts ...Option) (*Client, error) {
 			return nil, err
 		}
 	}
-	return newClient(target, config)
+	c, err := newClient(target, config)
+	if bad, ok := errors.AsType[*targetError](err); ok && os.Getenv(endpoint) != "" {
+		err = fmt.Errorf("vehicle: %s=%q: %s", endpoint, bad.target, bad.reason)
+	}
+	return c, err
 }
+
+const endpoint = "VEHICLE_ENDPOINT_URL"
 
 // environment reads variables and keeps what was wrong with them.
 type environment struct {
@@ -88,24 +94,33 @@ func (e *environment) options() []Option {
 
 // tlsFiles finds the folder's files, and those that replace them.
 func (e *environment) tlsFiles() (TLSFiles, error) {
+	const ca, cert, key = "ca.pem", "client-cert.pem", "client-key.pem"
 	dir := e.text("VEHICLE_TLS_CERT_DIR", "certs")
 	files := TLSFiles{
-		CA:         e.text("VEHICLE_TLS_CA_FILE", filepath.Join(dir, "ca.pem")),
-		Cert:       e.lookup("VEHICLE_TLS_CERT_FILE"),
-		Key:        e.lookup("VEHICLE_TLS_KEY_FILE"),
+		CA:         e.file("VEHICLE_TLS_CA_FILE", dir, ca),
 		ServerName: e.lookup("VEHICLE_TLS_SERVER_NAME"),
 	}
-	if e.lookup("VEHICLE_TLS_CA_FILE") == "" && !exists(files.CA) {
-		return files, fmt.Errorf("vehicle: VEHICLE_TLS_CERT_DIR=%q: there is no ca.pem in it; set VEHICLE_TLS_CA_FILE for a file elsewhere", dir)
+	if e.lookup("VEHICLE_TLS_CERT_FILE") != "" || e.lookup("VEHICLE_TLS_KEY_FILE") != "" ||
+		exists(filepath.Join(dir, cert)) || exists(filepath.Join(dir, key)) {
+		files.Cert = e.file("VEHICLE_TLS_CERT_FILE", dir, cert)
+		files.Key = e.file("VEHICLE_TLS_KEY_FILE", dir, key)
 	}
-	cert, key := filepath.Join(dir, "client-cert.pem"), filepath.Join(dir, "client-key.pem")
-	if files.Cert == "" && (files.Key != "" || exists(cert) || exists(key)) {
-		files.Cert = cert
+	return files, errors.Join(e.errs...)
+}
+
+// file is the one that variable names, or the folder's of that name.
+func (e *environment) file(variable, dir, name string) string {
+	if path := e.lookup(variable); path != "" {
+		if !exists(path) {
+			e.fail(variable, "a file that exists")
+		}
+		return path
 	}
-	if files.Key == "" && files.Cert != "" {
-		files.Key = key
+	path := filepath.Join(dir, name)
+	if !exists(path) {
+		e.errs = append(e.errs, fmt.Errorf("vehicle: VEHICLE_TLS_CERT_DIR=%q: there is no %s in it; set %s for a file elsewhere", dir, name, variable))
 	}
-	return files, nil
+	return path
 }
 
 func exists(path string) bool {
@@ -151,7 +166,7 @@ func (e *environment) seconds(name, want string) (time.Duration, bool) {
 		return 0, false
 	}
 	s, err := strconv.ParseFloat(text, 64)
-	if err != nil || math.IsNaN(s) || s < 0 || s > math.MaxInt64/float64(time.Second) {
+	if err != nil || math.IsNaN(s) || s < 0 || s >= math.MaxInt64/float64(time.Second) {
 		e.fail(name, "a number of seconds, "+want)
 		return 0, false
 	}

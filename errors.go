@@ -44,7 +44,8 @@ type Error struct {
 	neverRan bool        // see MayHaveRun; the zero value is the careful answer
 }
 
-// The sentinels: every [Error] matches exactly one of them under [errors.Is].
+// The sentinels: every [Error] matches exactly one of them under [errors.Is], unless its cause is an Error too: of a
+// command that a sink ran, or of one whose failure cancelled the context.
 var (
 	// What the vehicle service said, or what came of asking it.
 
@@ -149,7 +150,7 @@ func (e *Error) Error() string {
 	b.WriteByte(' ')
 	sentinel := e.is()
 	b.WriteString(kinds[sentinel].text)
-	if sentinel == ErrInternal || e.Code != kinds[sentinel].code {
+	if sentinel == ErrInternal || e.Code != kinds[sentinel].code { //nolint:errorlint // a sentinel itself
 		fmt.Fprintf(&b, " (%s)", e.Code) // several codes share the sentinel: say which
 	}
 	if e.Message != "" {
@@ -180,7 +181,7 @@ func newError(sentinel error, message string, cause error) *Error {
 // of time, or closed with its client. last is what the command was suffering from at the time, if anything.
 func contextError(ctx context.Context, when string, last error) *Error {
 	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, ErrClosed):
+	case cause == ErrClosed: //nolint:errorlint // only Close's own: a caller's cause may be the Error of another client's command
 		return newError(ErrClosed, when, last)
 	case cause == nil, errors.Is(ctx.Err(), context.DeadlineExceeded): // nil: the deadline has passed, its timer is late
 		return newError(ErrTimeout, clause("the caller's deadline passed", when), errors.Join(context.DeadlineExceeded, last))
@@ -214,7 +215,7 @@ func (e *Error) Is(target error) bool {
 }
 
 // Timeout says whether the command ran out of time: an attempt's, or the caller's.
-func (e *Error) Timeout() bool { return e.is() == ErrTimeout }
+func (e *Error) Timeout() bool { return e.is() == ErrTimeout } //nolint:errorlint // is gives the sentinel itself
 
 // MayHaveRun is false only where it is certain that the vehicle did not run the command: it never
 // left this process, or the service refused it. Where it is true, ask the vehicle before you send a
@@ -232,7 +233,7 @@ func (e *Error) GRPCStatus() *status.Status {
 	if code == codes.OK {
 		code = codes.Unknown
 	}
-	st := &spb.Status{Code: int32(code), Message: e.Error()} //nolint:gosec // G115: codes are small
+	st := &spb.Status{Code: int32(code), Message: e.Error()}
 	if e.details != nil {
 		st.Details = proto.CloneOf(e.details).Details
 	}

@@ -95,6 +95,7 @@ func (c config) with(opts []Option) (config, error) {
 		c.security.validate(),
 		atLeast("WithPoolSize", c.poolSize, 1),
 		atLeast("WithMaxMessageSize", c.maxMessageSize, 1),
+		validateKeepalive(c.keepalive),
 		c.call.validate(),
 	)
 }
@@ -144,6 +145,13 @@ func atLeast(option string, n, least int) error {
 	return nil
 }
 
+func validateKeepalive(params keepalive.ClientParameters) error {
+	if params.Timeout < 0 {
+		return fmt.Errorf("vehicle: WithKeepalive: Timeout %v: want 0 or more", params.Timeout)
+	}
+	return nil
+}
+
 func validateSinks(sinks []Sink) error {
 	for i, s := range sinks {
 		if s == nil {
@@ -157,7 +165,8 @@ func validateSinks(sinks []Sink) error {
 func validateMetadata(md metadata.MD) error {
 	for key, values := range md {
 		switch {
-		case strings.HasPrefix(key, "grpc-"), strings.HasPrefix(key, "x-sovd-"):
+		case strings.HasPrefix(key, "grpc-"), strings.HasPrefix(key, "x-sovd-"),
+			key == "content-type", key == "te", key == "user-agent": // gRPC drops these without a word
 			return fmt.Errorf("vehicle: WithMetadata: key %q is reserved", key)
 		case key == "", strings.Trim(key, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "":
 			return fmt.Errorf("vehicle: WithMetadata: key %q has characters other than a-z, 0-9, '-', '_' and '.'", key)
@@ -174,20 +183,32 @@ func validateMetadata(md metadata.MD) error {
 }
 
 // WithTLSFiles uses TLS with certificates from PEM files: the CA bundle that must have signed the
-// server's certificate, and, for mutual TLS, the client's certificate and key. The files are loaded
-// and checked in [New]. The default is TLS with the system's roots and no client certificate.
+// server's certificate, and, for mutual TLS, the client's certificate and key. The default is TLS with the
+// system's roots and no client certificate. The files are loaded and checked in [New]: one that is missing,
+// damaged, expired, or does not match is an error that names it.
+//
+// The files may be replaced while the client runs, also by moving a symbolic link, as Kubernetes and
+// cert-manager do. A new connection uses what they hold when it is made. The connections that are there, idle
+// ones too, are replaced within 5 s, so that a handshake that now fails is found before a command needs it; running
+// commands finish on the connections that they began on. Files that cannot be used, such as half a
+// rotation, are logged at Warn and change nothing. So that nothing fails meanwhile, let the new authority
+// into all bundles before certificates of it are used.
 func WithTLSFiles(files TLSFiles) Option {
 	return clientOption(func(c *config) { c.security.useFiles(files) })
 }
 
 // WithTLS uses TLS with a configuration of the caller's, for certificates that do not come from files
 // (SPIFFE, an HSM). It is cloned and never changed; TLS 1.2 is the least version that is spoken.
+// GetClientCertificate, VerifyPeerCertificate and VerifyConnection are called in each handshake, and sessions are
+// not resumed. InsecureSkipVerify without one of the latter two is an error of [New]: the server must be verified.
 func WithTLS(tlsConfig *tls.Config) Option {
+	tlsConfig = tlsConfig.Clone()
 	return clientOption(func(c *config) { c.security.useConfig(tlsConfig) })
 }
 
 // WithInsecure speaks plaintext: commands, answers and metadata can be read and changed by anyone on
-// the way. It is for tests, for unix sockets, and for links that something else protects.
+// the way. It is for tests, for unix sockets, and for links that something else protects. To a target that is
+// neither loopback nor a unix socket, New logs one warning.
 func WithInsecure() Option {
 	return clientOption(func(c *config) { c.security.useNothing() })
 }
@@ -201,7 +222,8 @@ func WithPoolSize(n int) Option {
 
 // WithKeepalive sets when a silent connection is probed; the default is a ping after 30 s without
 // traffic, 10 s for its answer, also without streams, so that a link that died without a word is
-// noticed before the next command needs it. Time 0 turns probing off; less than 10 s counts as 10 s.
+// noticed before the next command needs it. Time 0 or less turns probing off; less than 10 s counts as 10 s.
+// Timeout 0 is gRPC's default, 20 s.
 //
 // Keepalive is an agreement with the server. gRPC servers by default allow one ping in five minutes on
 // a connection with streams and one in two hours without, and close the connection of a client
@@ -233,9 +255,11 @@ func WithLogger(logger *slog.Logger) Option {
 }
 
 // WithDialOptions adds gRPC dial options to every connection, after the SDK's own: stats handlers,
-// interceptors, resolvers. Interceptors and stats handlers see each attempt. gRPC's own
+// interceptors, resolvers. Interceptors and stats handlers see each attempt, and see it again where it
+// moved to another connection before it was sent, because the first was full; the metadata x-sovd-attempt tells. gRPC's own
 // retry is off, whatever a service config says, since it would send a command of [Command].Once twice.
 func WithDialOptions(opts ...grpc.DialOption) Option {
+	opts = slices.Clone(opts)
 	return clientOption(func(c *config) { c.dialOptions = append(slices.Clip(c.dialOptions), opts...) })
 }
 
@@ -286,19 +310,23 @@ func WithReorderWindow(n int) CallOption {
 // WithSink adds sinks. Several are served in order, each batch going to the next when the one before
 // has taken it, and a call's come after the client's. Without a sink, chunks only come out of [Stream].
 func WithSink(sinks ...Sink) CallOption {
+	sinks = slices.Clone(sinks)
 	return callOption(func(c *callConfig) { c.sinks = append(c.sinks, sinks...) })
 }
 
 // WithMetadata sends gRPC metadata along, beside what the caller's ctx carries. A call's values for a
-// key replace the client's. Keys are lower-cased; those that begin with grpc- or x-sovd- are reserved.
+// key replace the client's. Keys are lower-cased; those that begin with grpc- or x-sovd- are reserved, and so are
+// content-type, te and user-agent (for the last see grpc.WithUserAgent).
 func WithMetadata(md metadata.MD) CallOption {
+	lower := make(metadata.MD, len(md))
+	for key, values := range md {
+		lower[strings.ToLower(key)] = append(lower[strings.ToLower(key)], values...)
+	}
 	return callOption(func(c *callConfig) {
 		if c.metadata == nil {
 			c.metadata = make(metadata.MD, len(md))
 		}
-		for key, values := range md {
-			c.metadata[strings.ToLower(key)] = slices.Clone(values)
-		}
+		maps.Copy(c.metadata, lower)
 	})
 }
 

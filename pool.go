@@ -1,8 +1,11 @@
 package vehicle
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
+
+	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
 const (
@@ -19,13 +24,13 @@ const (
 	// patience is how long opening a stream on a ready connection may take. It is a matter of
 	// microseconds unless the server's limit of concurrent streams has been reached, which gRPC
 	// neither reports nor lets anyone ask: the stream just waits.
-	patience = 10 * time.Millisecond
+	patience = 25 * time.Millisecond
 )
 
 var (
 	errPoolClosed = status.Error(codes.Canceled, "vehicle: the client is closed")
-	// errFull is the cause with which opening a stream on a full connection is given up.
-	errFull = errors.New("vehicle: the connection has as many streams as the server allows")
+	// errMoved is the cause with which opening a stream on a full connection is given up for another one.
+	errMoved = errors.New("vehicle: the stream moves to another connection")
 )
 
 // pool is the client's connections. It is a grpc.ClientConnInterface whose streams each go to the
@@ -38,6 +43,11 @@ type pool struct {
 	conns  []*conn
 	limit  int // what new connections are expected to carry
 	closed bool
+
+	waiters []*place // streams kept waiting at full connections, the longest first
+
+	retired map[*conn]struct{} // replaced, with streams that go on; see renew
+	closing sync.WaitGroup     // retired connections without streams
 }
 
 // conn is one connection; its counts are guarded by the pool's mutex.
@@ -46,12 +56,18 @@ type conn struct {
 	streams int // being opened, and open
 	open    int // open
 	limit   int // how many streams it carries before another connection is preferred
+	retired bool
 }
 
-// place is one stream's place on a connection, guarded by the pool's mutex.
+// place is one stream's place on a connection. Its fields are guarded by the pool's mutex.
 type place struct {
-	conn           *conn
-	open, released bool
+	conn       *conn
+	impatience *time.Timer             // calls kept; nil in a pool of one
+	move       context.CancelCauseFunc // with errMoved it gives up opening here
+	seen       int                     // streams open on the connection when last looked
+	settled    bool                    // opening has ended
+	open       bool
+	released   bool
 }
 
 // newPool makes the pool and its first connection, which tells whether the options make sense. A
@@ -62,21 +78,21 @@ func newPool(size int, dial func() (*grpc.ClientConn, error)) (*pool, error) {
 	return p, err
 }
 
-// NewStream opens a stream on the connection that has most room. A stream that the connection keeps
-// waiting moves to another one while there is one with room: nothing has been sent on it yet.
+// NewStream opens a stream on the connection that has most room. A stream that is kept waiting there moves to
+// another connection as soon as one has room: nothing has been sent on it yet.
 func (p *pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	for {
-		place, movable, err := p.acquire()
+		at, err := p.acquire()
 		if err != nil {
 			return nil, err
 		}
-		onFinish := grpc.OnFinish(func(error) { p.release(place) })
-		stream, err := p.open(ctx, place, movable, desc, method, append(opts[:len(opts):len(opts)], onFinish))
+		onFinish := grpc.OnFinish(func(error) { p.release(at) })
+		stream, err := p.open(ctx, at, desc, method, append(slices.Clip(opts), onFinish))
 		if err == nil {
 			return stream, nil
 		}
-		p.release(place) // gRPC's callback has done it, unless an interceptor failed before gRPC was asked
-		if !errors.Is(err, errFull) {
+		p.release(at) // gRPC's callback has done it, unless an interceptor failed before gRPC was asked
+		if !errors.Is(err, errMoved) {
 			return nil, err
 		}
 	}
@@ -87,75 +103,109 @@ func (p *pool) Invoke(context.Context, string, any, any, ...grpc.CallOption) err
 	return status.Error(codes.Unimplemented, "vehicle: unary calls are not pooled")
 }
 
-// open opens a stream at its place. A movable one gives up with errFull when the connection is full.
-func (p *pool) open(ctx context.Context, at *place, movable bool, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (grpc.ClientStream, error) {
-	giveUp := func() bool { return false }
-	if movable {
-		var cancel context.CancelCauseFunc
-		ctx, cancel = context.WithCancelCause(ctx)
-		giveUp = afterReady(at.conn, patience, func() { cancel(errFull) })
+// open opens a stream at its place. Where there can be other places it gives up with errMoved when told to.
+func (p *pool) open(ctx context.Context, at *place, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (grpc.ClientStream, error) {
+	if p.size > 1 {
+		ctx, at.move = context.WithCancelCause(ctx)
+		p.mu.Lock()
+		at.impatience = time.AfterFunc(patience, func() { p.kept(at) })
+		p.mu.Unlock()
 	}
 	stream, err := at.conn.NewStream(ctx, desc, method, opts...)
-	if gaveUp := giveUp(); gaveUp && (err == nil || context.Cause(ctx) == errFull) { //nolint:errorlint // ours, never wrapped
-		p.learn(at, true)
-		return nil, errFull
-	}
-	if err == nil {
-		p.learn(at, false)
+	p.settle(at, err == nil)
+	if context.Cause(ctx) == errMoved { //nolint:errorlint // ours, never wrapped
+		return nil, errMoved // also where the stream was opened at that very moment: its context has ended
 	}
 	return stream, err
 }
 
-// afterReady calls f once c has been ready for d, unless the function that it returns was called
-// before. That function says whether f was called.
-func afterReady(c *conn, d time.Duration, f func()) (stop func() bool) {
-	var (
-		mu    sync.Mutex
-		done  bool
-		fired bool
-		timer *time.Timer
-	)
-	mu.Lock()
-	defer mu.Unlock()
-	timer = time.AfterFunc(d, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		switch {
-		case done:
-		case c.GetState() == connectivity.Ready:
-			fired = true
-			f()
-		default: // still connecting: the wait says nothing about the server's limit
-			timer.Reset(d)
-		}
-	})
-	return func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		done = true
-		timer.Stop()
-		return fired
-	}
-}
-
-// acquire takes a place on a connection. The stream is movable where it is worth trying another
-// connection when this one turns out to be full.
-func (p *pool) acquire() (_ *place, movable bool, err error) {
+// acquire takes a place on the best connection.
+func (p *pool) acquire() (*place, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, false, errPoolClosed
+		return nil, errPoolClosed
 	}
-	best, rank := p.best()
+	c, rank := p.best()
 	if rank == full && len(p.conns) < p.size {
-		if best, err = p.grow(); err != nil {
-			return nil, false, err
+		var err error
+		if c, err = p.grow(); err != nil {
+			return nil, err
 		}
 	}
-	best.streams++
-	// A connection with no other stream is not full, and a stream that has nowhere else to go waits.
-	movable = best.streams > 1 && rank != full && (len(p.conns) < p.size || p.roomBeside(best))
-	return &place{conn: best}, movable, nil
+	c.streams++
+	return &place{conn: c, seen: c.open}, nil
+}
+
+// kept is called when opening a stream takes long. On a ready connection that means that the server takes no more
+// streams than are open. The stream moves where there is room, or waits for room anywhere.
+func (p *pool) kept(at *place) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := at.conn
+	switch {
+	case at.settled:
+	case c.GetState() != connectivity.Ready, c.open > at.seen: // nothing to do with the server's limit, or below it
+		at.seen = c.open
+		at.impatience.Reset(patience)
+	default:
+		c.limit = max(c.open, 1)
+		p.limit = c.limit
+		if best, rank := p.best(); len(p.conns) < p.size || at.betterOn(best, rank) {
+			at.move(errMoved)
+			return
+		}
+		p.waiters = append(p.waiters, at)
+	}
+}
+
+// betterOn says whether the stream should move to c: it has room, or is less busy, which shows whether it has.
+func (at *place) betterOn(c *conn, rank rank) bool {
+	return rank < full || rank == full && c.streams+1 < at.conn.streams
+}
+
+// settle ends the opening of a stream.
+func (p *pool) settle(at *place, opened bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at.settled = true
+	if at.impatience != nil {
+		at.impatience.Stop()
+	}
+	if i := slices.Index(p.waiters, at); i >= 0 {
+		p.waiters = slices.Delete(p.waiters, i, i+1)
+	}
+	if !opened || at.released {
+		return
+	}
+	at.open = true
+	c := at.conn
+	c.open++
+	if c.open > c.limit { // it takes more than was thought
+		c.limit = c.open
+		p.limit = max(p.limit, c.limit)
+	}
+}
+
+// release gives a place back, and lets the stream move there that has waited longest elsewhere. Giving it back again
+// does nothing.
+func (p *pool) release(at *place) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if at.released {
+		return
+	}
+	at.released = true
+	c := at.conn
+	c.streams--
+	if at.open {
+		c.open--
+	}
+	if len(p.waiters) > 0 && !c.retired && p.waiters[0].betterOn(c, c.rank()) {
+		p.waiters[0].move(errMoved)
+		p.waiters = slices.Delete(p.waiters, 0, 1)
+	}
+	p.dismiss(c)
 }
 
 // rank says how good a connection is for one more stream; less is better.
@@ -192,15 +242,6 @@ func (p *pool) best() (*conn, rank) {
 	return best, bestRank
 }
 
-func (p *pool) roomBeside(this *conn) bool {
-	for _, c := range p.conns {
-		if c != this && c.rank() < full {
-			return true
-		}
-	}
-	return false
-}
-
 func (p *pool) grow() (*conn, error) {
 	cc, err := p.dial()
 	if err != nil {
@@ -211,72 +252,75 @@ func (p *pool) grow() (*conn, error) {
 	return c, nil
 }
 
-// learn notes what opening a stream showed of the server's limit: that the connection was full with
-// the streams that it had, or that it took one more.
-func (p *pool) learn(at *place, isFull bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c := at.conn
-	if isFull {
-		c.limit = max(c.open, 1)
-		p.limit = c.limit
-		return
-	}
-	if at.released {
-		return // it has ended already
-	}
-	at.open = true
-	c.open++
-	if c.open > c.limit {
-		c.limit = c.open
-		p.limit = max(p.limit, c.limit)
-	}
-}
-
-// release gives a place back; giving it back again does nothing.
-func (p *pool) release(at *place) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if at.released {
-		return
-	}
-	at.released = true
-	at.conn.streams--
-	if at.open {
-		at.conn.open--
-	}
-}
-
-// waitReady connects, and returns when a connection is ready.
+// waitReady connects, and returns when a connection is ready, or cannot become it for what a handshakeError says. Where
+// ctx ends first, the error is the connection's last failure, if there was one.
 func (p *pool) waitReady(ctx context.Context) error {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return errPoolClosed
-	}
-	c, _ := p.best()
-	p.mu.Unlock()
+	var last error
 	for {
+		p.mu.Lock()
+		c, _ := p.best() // another one after renew
+		closed := p.closed
+		p.mu.Unlock()
+		if closed {
+			return errPoolClosed
+		}
 		c.Connect()
+		limit, cancel := ctx, context.CancelFunc(func() {})
 		state := c.GetState()
 		switch state {
 		case connectivity.Ready:
 			return nil
-		case connectivity.Shutdown:
-			return errPoolClosed
+		case connectivity.TransientFailure:
+			last = cmp.Or(c.failure(ctx), last)
+			if handshake, ok := errors.AsType[*handshakeError](last); ok && handshake.permanent {
+				return last
+			}
+			limit, cancel = context.WithTimeout(ctx, failureInterval) // gRPC does not call another failure a change
 		}
-		if !c.WaitForStateChange(ctx, state) {
+		c.WaitForStateChange(limit, state)
+		cancel()
+		switch {
+		case ctx.Err() == nil:
+		case last != nil:
+			return last
+		default:
 			return ctx.Err()
 		}
 	}
 }
 
+// failureInterval is how often waitReady asks a connection that fails again and again for its reason.
+const failureInterval = time.Second
+
+// failure asks a connection in transient failure why; nil: it is not any more. gRPC tells only streams, and tells them at
+// once. Should the connection be ready by now, the credentials stop the stream before anything is sent.
+func (c *conn) failure(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	_, err := c.NewStream(ctx, &vehiclepb.VehicleService_ServiceDesc.Streams[0], vehiclepb.VehicleService_ExecuteCommand_FullMethodName,
+		grpc.PerRPCCredentials(unsent{}))
+	if status.Code(err) != codes.Unavailable {
+		return nil
+	}
+	return err
+}
+
+// unsent is credentials that cannot be had.
+type unsent struct{}
+
+func (unsent) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return nil, status.Error(codes.Canceled, "vehicle: nothing to send")
+}
+
+func (unsent) RequireTransportSecurity() bool { return false }
+
 // close closes the connections; streams on them end.
 func (p *pool) close() error {
 	p.mu.Lock()
-	conns := p.conns
+	conns := slices.AppendSeq(slices.Clone(p.conns), maps.Keys(p.retired))
 	p.closed = true
 	p.mu.Unlock()
+	defer p.closing.Wait()
 	var errs []error
 	for _, c := range conns {
 		if err := c.Close(); err != nil && status.Code(err) != codes.Canceled {

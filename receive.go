@@ -1,8 +1,10 @@
 package vehicle
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sovd-go/vehicle/internal/within"
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
@@ -39,9 +42,20 @@ type receiver struct {
 	linger   func(func()) // runs what is left to do for a completed stream, where the caller does not wait for it
 }
 
-func (r *receiver) receive() ([]Chunk, *Error) {
+// receive implements source.
+func (r *receiver) receive() (ready []Chunk, err *Error) {
+	panicked := within.Call(func() error { ready, err = r.advance(); return nil }) // an interceptor of the caller's, for example
+	if panicked != nil {
+		r.attempts.log.log(context.Background(), slog.LevelError, "vehicle: receiving panicked", slog.String("error", panicked.Error()))
+		err = newError(ErrInternal, sanitize(panicked.Error()), panicked)
+	}
+	return ready, err
+}
+
+// advance receives messages until they make chunks ready.
+func (r *receiver) advance() (ready []Chunk, err *Error) {
 	for {
-		ready, err := r.next(r.ready[:0])
+		ready, err = r.next(r.ready[:0])
 		r.ready = ready
 		if err != nil || len(ready) > 0 {
 			return ready, err
@@ -117,9 +131,14 @@ func parseTimestamp(text string) time.Time {
 		text = text[:10] + "T" + text[11:]
 	}
 	for _, layout := range timestampLayouts {
-		if t, err := time.Parse(layout, text); err == nil {
-			return t.UTC()
+		t, err := time.Parse(layout, text)
+		if err != nil {
+			continue
 		}
+		if t = t.UTC(); t.Year() < 0 || t.Year() > 9999 { // no JSON, no database would take it
+			break
+		}
+		return t
 	}
 	return time.Time{}
 }
@@ -192,12 +211,6 @@ func newPump(from *receiver) *pump {
 func (p *pump) run() {
 	linger := p.from.stop // where the answer did not complete
 	p.from.linger = func(f func()) { linger = f }
-	defer func() {
-		if v := recover(); v != nil { // an interceptor's, or a logger's: ours to report, in a goroutine of ours
-			p.from.stop()
-			p.end(newError(ErrInternal, "panic while receiving: "+sanitize(fmt.Sprint(v)), nil))
-		}
-	}()
 	for more := true; more; {
 		ready, err := p.from.receive()
 		if err != nil {
@@ -229,13 +242,6 @@ func (p *pump) put(ready []Chunk, err *Error) bool {
 	return !p.finished
 }
 
-func (p *pump) end(err *Error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.err, p.finished = err, true
-	p.arrived.Broadcast()
-}
-
 // receive takes all that waits.
 func (p *pump) receive() ([]Chunk, *Error) {
 	p.mu.Lock()
@@ -262,4 +268,3 @@ func (p *pump) stop() {
 		p.arrived.Wait()
 	}
 }
-

@@ -116,14 +116,14 @@ func (p RetryPolicy) schedule() *backoff.ExponentialBackOff {
 // each other. Everything that knows what a chunk is stays above it, in the sequencer. It is used by one goroutine
 // at a time.
 type attempts struct {
-	call    *callConfig
-	policy  RetryPolicy
-	once    bool
-	log     commandLog
-	order   *sequencer
-	wire    *codec
-	sinks   *delivery
-	until   atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
+	call   *callConfig
+	policy RetryPolicy
+	once   bool
+	log    commandLog
+	order  *sequencer
+	wire   *codec
+	sinks  *delivery
+	until  atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
 
 	// What the stub handed over.
 	ctx     context.Context
@@ -137,11 +137,11 @@ type attempts struct {
 	made       int
 	mayHaveRun bool
 
-	delivered int // the sequencer's count when the budgets below were last full
-	spent     int // of MaxRetries
-	timeouts  int // of TimeoutRetries
-	free      int // of freeRetries
-	delays    *backoff.ExponentialBackOff
+	delivered int                         // the sequencer's count when the budgets below were last full
+	spent     int                         // of MaxRetries
+	timeouts  int                         // of TimeoutRetries
+	free      int                         // of freeRetries
+	delays    *backoff.ExponentialBackOff // nil: from the base delay
 }
 
 // attempt is one asking of the vehicle.
@@ -416,8 +416,7 @@ func (f *failure) readAdvice(st *status.Status, at *attempt) {
 // again says whether there is another attempt after f, and after what delay. It is the retry table.
 func (a *attempts) again(f failure) (time.Duration, bool) {
 	if a.order.count > a.delivered { // progress
-		a.delivered, a.spent, a.free = a.order.count, 0, 0
-		a.delays.Reset()
+		a.delivered, a.spent, a.free, a.delays = a.order.count, 0, 0, nil
 	}
 	switch {
 	case f.permanent, f.never,
@@ -442,6 +441,9 @@ func (a *attempts) again(f failure) (time.Duration, bool) {
 		return 0, false
 	}
 	*budget++
+	if a.delays == nil {
+		a.delays = a.policy.schedule()
+	}
 	delay := min(a.delays.NextBackOff(), a.policy.MaxDelay)
 	if f.told {
 		delay = f.after
@@ -459,8 +461,9 @@ func (a *attempts) finish() (linger func()) {
 	return func() {
 		limit := time.AfterFunc(lingerTime, func() { at.cancel(nil) })
 		defer limit.Stop()
+		defer func() { _ = recover() }() // an interceptor's panic, as little to anyone as the rest
+		defer at.end()
 		_ = at.RecvMsg(a.wire.scratch()) // a message, io.EOF or a status: nothing that comes now matters
-		at.end()
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -101,24 +100,14 @@ func (d *delivery) end(ctx context.Context, res Result, describe func(*Error)) R
 	return res
 }
 
-// call makes an error of a sink's panic, and marks the goroutine for [Client.Close].
-func (d *delivery) call(s Sink, f func() error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			d.log.log(context.Background(), slog.LevelError, "vehicle: a sink panicked",
-				slog.String("sink", sinkName(s)), slog.String("stack", string(debug.Stack())))
-			err = panicError(v)
-		}
-	}()
-	return within.Sink(f)
-}
-
-// panicError keeps an error that was panicked with in reach of errors.As.
-func panicError(v any) error {
-	if err, ok := v.(error); ok {
-		return fmt.Errorf("panic: %w", err)
+// call logs where a sink panicked; the panic is an error like any other.
+func (d *delivery) call(s Sink, f func() error) error {
+	err := within.Call(f)
+	if panicked, ok := errors.AsType[*within.PanicError](err); ok {
+		d.log.log(context.Background(), slog.LevelError, "vehicle: a sink panicked",
+			slog.String("sink", sinkName(s)), slog.String("at", panicked.Site))
 	}
-	return fmt.Errorf("panic: %v", v)
+	return err
 }
 
 // sinkError is the error of a sink's call, unless the call failed because the command's own context had ended.

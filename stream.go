@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -59,10 +60,12 @@ func (s *Stream) run(yield func(Chunk, error) bool) (left bool) {
 	r := newRun(s)
 	defer func() { s.result.Store(&r.result) }()
 	defer r.settle()
-	if r.failure = r.start(s); r.failure == nil {
-		r.failure = newError(ErrCanceled, "the loop over its chunks panicked, or ended its goroutine", context.Canceled)
-		r.failure, left = r.loop(yield)
+	r.failure = newError(ErrCanceled, "its goroutine panicked or ended", context.Canceled) // unless we get further
+	failure := r.start(s)
+	if failure == nil {
+		failure, left = r.loop(yield)
 	}
+	r.failure = failure
 	return left
 }
 
@@ -111,7 +114,7 @@ func (r *run) start(s *Stream) *Error {
 	}
 	switch {
 	case err != nil:
-		return newError(ErrInvalidCommand, sanitize(err.Error()), err)
+		return newError(ErrInvalidCommand, sanitize(strings.TrimPrefix(err.Error(), "vehicle: ")), err)
 	case ended(r.ctx):
 		return contextError(r.ctx, "before it began", nil)
 	case !r.client.register(r):
@@ -120,7 +123,7 @@ func (r *run) start(s *Stream) *Error {
 	log := commandLog{logger: r.client.log, cmd: &r.cmd.Command}
 	r.sinks.sinks, r.sinks.log = r.call.sinks, log
 	r.order.init(r.call.reorderWindow, r.call.resume)
-	r.attempts = attempts{call: &r.call, order: &r.order, sinks: &r.sinks, log: log, once: r.cmd.Once}
+	r.attempts = attempts{call: &r.call, policy: r.call.retry.withDefaults(), order: &r.order, sinks: &r.sinks, log: log, once: r.cmd.Once}
 	if e := r.sinks.begin(r.ctx, r.cmd.Command); e != nil {
 		return e
 	}

@@ -1,22 +1,29 @@
 package vehicle
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
+	"log/slog"
+	"net"
+	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/resolver"
 )
 
 // TLSFiles names PEM files. CA is a bundle of the authorities that may have signed the server's
 // certificate; empty means the system's roots. Cert and Key are the client's certificate chain and
 // private key; both empty means no client certificate. ServerName overrides the name that the
 // server's certificate must have; empty means the target's host.
+//
+// The files may be replaced while the client runs; see [WithTLSFiles].
 type TLSFiles struct{ CA, Cert, Key, ServerName string }
 
 // security is how connections are protected; the zero value is TLS with the system's roots.
@@ -25,6 +32,7 @@ type security struct {
 	insecure bool
 	config   *tls.Config
 	files    *TLSFiles
+	interval time.Duration // of looking at the files; zero: reloadInterval
 }
 
 func (s *security) useFiles(files TLSFiles) { s.use("WithTLSFiles", security{files: &files}) }
@@ -38,7 +46,7 @@ func (s *security) useConfig(config *tls.Config) {
 }
 
 func (s *security) use(option string, how security) {
-	how.options = s.options
+	how.options, how.interval = s.options, s.interval
 	if !slices.Contains(how.options, option) {
 		how.options = append(how.options, option)
 	}
@@ -46,60 +54,97 @@ func (s *security) use(option string, how security) {
 }
 
 func (s *security) validate() error {
-	if len(s.options) > 1 {
+	switch c := s.config; {
+	case len(s.options) > 1:
 		return fmt.Errorf("vehicle: %s contradict each other: give one of them", strings.Join(s.options, " and "))
+	case c == nil:
+		return nil
+	case c.InsecureSkipVerify && c.VerifyPeerCertificate == nil && c.VerifyConnection == nil:
+		return errors.New("vehicle: WithTLS: InsecureSkipVerify needs a VerifyConnection or VerifyPeerCertificate of yours: otherwise nothing verifies the server")
+	case c.MaxVersion != 0 && c.MaxVersion < tls.VersionTLS12:
+		return fmt.Errorf("vehicle: WithTLS: MaxVersion is %s, and TLS 1.2 is the least that is spoken", tls.VersionName(c.MaxVersion))
 	}
 	return nil
 }
 
-// credentials loads what there is to load.
-func (s *security) credentials() (credentials.TransportCredentials, error) {
-	if s.insecure {
-		return insecure.NewCredentials(), nil
-	}
-	config := s.config
-	if config == nil {
-		config = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	if s.files != nil {
-		if err := s.files.load(config); err != nil {
+// keyring has the credentials for the next handshake.
+type keyring interface {
+	// current may read files. What it returns is equal to what it returned before until those have changed.
+	current() credentials.TransportCredentials
+	// watch calls renew after each change, until the function that it returns is called, which waits for renew.
+	watch(renew func()) (stop func())
+}
+
+// load reads and checks what the options name.
+func (s *security) load(logger *slog.Logger) (keyring, error) {
+	switch {
+	case s.insecure:
+		return fixed{insecure.NewCredentials()}, nil
+	case s.files != nil:
+		keys, err := newReloader(*s.files, cmp.Or(s.interval, reloadInterval), logger)
+		if err != nil {
 			return nil, fmt.Errorf("vehicle: TLS: %w", err)
 		}
+		return keys, nil
+	case s.config != nil:
+		return fixed{newTLS(s.config)}, nil
+	default:
+		return fixed{newTLS(&tls.Config{MinVersion: tls.VersionTLS12})}, nil
 	}
+}
+
+// newTLS is gRPC's TLS with the house rules. It does not change config.
+func newTLS(config *tls.Config) credentials.TransportCredentials {
+	config = config.Clone()
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
-	return credentials.NewTLS(config), nil
+	// Each connection verifies the server and is verified by it. A resumed session would stand for a
+	// verification of the past, and saves connections that live for hours nothing.
+	config.ClientSessionCache = nil
+	// What these refuse is refused for good, and their errors have any type.
+	if verify := config.VerifyPeerCertificate; verify != nil {
+		config.VerifyPeerCertificate = verifying(verify)
+	}
+	if verify := config.VerifyConnection; verify != nil {
+		config.VerifyConnection = func(state tls.ConnectionState) error { return refuse(verify(state)) }
+	}
+	return credentials.NewTLS(config)
 }
 
-func (f *TLSFiles) load(config *tls.Config) error {
-	config.ServerName = f.ServerName
-	if f.CA != "" {
-		bundle, err := os.ReadFile(f.CA)
-		if err != nil {
-			return fmt.Errorf("CA file: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(bundle) {
-			return fmt.Errorf("CA file %s: no PEM certificate in it", f.CA)
-		}
+// fixed is a keyring that never changes.
+type fixed struct {
+	credentials.TransportCredentials
+}
+
+func (f fixed) current() credentials.TransportCredentials { return f.TransportCredentials }
+func (fixed) watch(func()) func()                         { return func() {} }
+
+// warnOfPlaintext logs where commands would cross a network that anyone may read.
+func (s *security) warnOfPlaintext(target string, logger *slog.Logger) {
+	if s.insecure && !isLocal(target) {
+		logger.LogAttrs(context.Background(), slog.LevelWarn,
+			"vehicle: plaintext: commands and answers can be read and changed on the way to the target",
+			slog.String("target", target))
 	}
+}
+
+// isLocal says whether a gRPC target stays on this machine: unix sockets, loopback, and what passes a name without a
+// port through to some dialer of its own (bufconn).
+func isLocal(target string) bool {
+	u, err := url.Parse(target)
+	if err != nil || resolver.Get(u.Scheme) == nil { // gRPC, too, then takes all of it for an address
+		u = &url.URL{Scheme: "dns", Path: target}
+	}
+	endpoint := resolver.Target{URL: *u}.Endpoint()
+	host, _, err := net.SplitHostPort(endpoint)
 	switch {
-	case f.Cert == "" && f.Key == "":
-		return nil
-	case f.Cert == "":
-		return errors.New("TLSFiles has a Key and no Cert")
-	case f.Key == "":
-		return errors.New("TLSFiles has a Cert and no Key")
+	case u.Scheme == "unix", u.Scheme == "unix-abstract":
+		return true
+	case err != nil && u.Scheme == "passthrough":
+		return true
+	case err != nil:
+		host = strings.Trim(endpoint, "[]")
 	}
-	pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
-	if err != nil {
-		return fmt.Errorf("client certificate %s with key %s: %w", f.Cert, f.Key, err)
-	}
-	config.Certificates = []tls.Certificate{pair}
-	return nil
-}
-
-// handshakeError is a TLS handshake that failed.
-type handshakeError struct {
-	error
-	permanent bool // the next one will fail as well
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	ip := net.ParseIP(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }

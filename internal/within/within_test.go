@@ -1,6 +1,8 @@
 package within_test
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/sovd-go/vehicle/internal/within"
@@ -13,7 +15,7 @@ func TestInside(t *testing.T) {
 	}
 	for _, depth := range []int{0, 1, 63, 64, 65, 500} {
 		got := false
-		_ = within.Sink(func() error { got = deep(depth); return nil })
+		_ = within.Call(func() error { got = deep(depth); return nil })
 		if !got {
 			t.Errorf("Inside %d calls below a sink: got false, want true", depth)
 		}
@@ -29,4 +31,27 @@ func deep(n int) bool {
 		return within.Inside()
 	}
 	return deep(n-1) || false
+}
+
+func TestPanics(t *testing.T) {
+	t.Parallel()
+	own := errors.New("its own")
+	tests := map[string]struct {
+		panics func()
+		text   string
+		is     error
+	}{
+		"a panic with a string does not show it":               {panics: func() { panic("secret") }, text: "with a string"},
+		"a panic with an error keeps it within reach, unshown": {panics: func() { panic(own) }, text: "with a *errors.errorString", is: own},
+		"a panic of the runtime's shows what it was":           {panics: func() { _ = []int{}[len(own.Error())] }, text: "index out of range"},
+	}
+	for name, tt := range tests {
+		err := within.Call(func() error { tt.panics(); return nil })
+		if err == nil || !strings.Contains(err.Error(), tt.text) || !strings.Contains(err.Error(), "within_test.go:") || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: got %v, want %q and the place", name, err, tt.text)
+		}
+		if tt.is != nil && !errors.Is(err, tt.is) {
+			t.Errorf("%s: errors.Is: got false, want true", name)
+		}
+	}
 }

@@ -1,0 +1,178 @@
+package vehicle_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+
+	"github.com/sovd-go/vehicle"
+	vt "github.com/sovd-go/vehicle/vehicletest"
+)
+
+// 2,000 commands at once against a server that takes ten streams on a connection: all complete, and no connection stays
+// idle while commands wait at another.
+func TestStreamLimit(t *testing.T) {
+	t.Parallel()
+	const n, limit, size = 2000, 10, 16
+	var running, most atomic.Int64
+	server := vt.NewServer(t, vt.WithTCP(), vt.WithServerOptions(grpc.MaxConcurrentStreams(limit)),
+		vt.On("Scripted", vt.Script{func(context.Context, *vt.Call) error {
+			now := running.Add(1)
+			for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
+			}
+			return nil
+		}, vt.Answer(`0`, `1`, `2`), func(context.Context, *vt.Call) error { running.Add(-1); return nil }}))
+	sink := newRecorder(t)
+	client := server.Client(t, vehicle.WithSink(sink), vehicle.WithPoolSize(size), vehicle.WithAttemptTimeout(0))
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			if _, err := client.Execute(t.Context(), command("Scripted")); err != nil {
+				t.Errorf("Execute: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if sink.ends() != n {
+		t.Errorf("ends: got %d, want %d", sink.ends(), n)
+	}
+	conns := map[int]int{}
+	for _, r := range server.Requests() {
+		conns[r.Conn]++
+	}
+	if len(conns) != size {
+		t.Errorf("connections used: got %d, want %d", len(conns), size)
+	}
+	if most.Load() > limit*size {
+		t.Errorf("commands at once: got %d, want at most %d", most.Load(), limit*size)
+	}
+}
+
+// A connection that is full does not hold a command while another has room, or could be opened.
+func TestNotHeldByAFullConnection(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []uint32{1, 3, 10} {
+		t.Run(fmt.Sprintf("a server that takes %d streams on a connection", limit), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { // where nothing is slow, only waiting takes time
+				const size = 4
+				release := make(chan struct{})
+				server := vt.NewServer(t, vt.WithServerOptions(grpc.MaxConcurrentStreams(limit)),
+					vt.On("Scripted", vt.Script{vt.Until(release), vt.Answer(`0`)}))
+				client := server.Client(t, vehicle.WithPoolSize(size), vehicle.WithoutRetry())
+				n := int(limit) * size
+				var wg sync.WaitGroup
+				for range n {
+					wg.Go(func() {
+						if _, err := client.Execute(t.Context(), command("Scripted")); err != nil {
+							t.Errorf("Execute: %v", err)
+						}
+					})
+				}
+				time.Sleep(time.Second)
+				if got := len(server.Requests()); got != n { // all of them at once
+					t.Errorf("requests: %d came, want %d", got, n)
+				}
+				close(release)
+				wg.Wait()
+			})
+		})
+	}
+}
+
+// A command that waits at a connection whose streams go on for long takes the first place that becomes free anywhere.
+func TestMovesToTheConnectionWithRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		releases := map[int]chan struct{}{1: make(chan struct{}), 2: make(chan struct{})} // by connection
+		server := vt.NewServer(t, vt.WithServerOptions(grpc.MaxConcurrentStreams(2)),
+			vt.WithResponder(func(r *vt.Request) vt.Script { return vt.Script{vt.Until(releases[r.Conn]), vt.Answer(`0`)} }))
+		client := server.Client(t, vehicle.WithPoolSize(2), vehicle.WithoutRetry())
+		var wg sync.WaitGroup
+		for range 8 { // two on each connection, and four that wait
+			wg.Go(func() {
+				if _, err := client.Execute(t.Context(), command("Scripted")); err != nil {
+					t.Errorf("Execute: %v", err)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		if got := len(server.Requests()); got != 4 {
+			t.Errorf("requests while both connections are full: got %d, want 4", got)
+		}
+		close(releases[2]) // the streams on the other one go on
+		time.Sleep(time.Second)
+		requests := server.Requests()
+		for _, r := range requests[4:] {
+			if r.Conn != 2 {
+				t.Errorf("a command that waited came on connection %d, want 2, which had room", r.Conn)
+			}
+		}
+		if len(requests) != 8 {
+			t.Errorf("requests when one connection has room: got %d, want 8", len(requests))
+		}
+		close(releases[1])
+		wg.Wait()
+	})
+}
+
+// One connection serves a hundred streams before another is opened, and the least busy one gets the next.
+func TestPoolGrowsAsLoadAsks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		server := vt.NewServer(t, vt.On("Held", vt.Script{vt.Until(release), vt.Answer(`0`)}))
+		client := server.Client(t)
+		perConn := func() []int {
+			conns := map[int]int{}
+			for _, r := range server.Requests() {
+				conns[r.Conn]++
+			}
+			return slices.Sorted(maps.Values(conns))
+		}
+		for range 200 {
+			if _, err := client.Execute(t.Context(), command("ReadDTC")); err != nil {
+				t.Errorf("Execute: %v", err)
+			}
+		}
+		if diff := cmp.Diff([]int{200}, perConn()); diff != "" {
+			t.Errorf("commands on each connection, one at a time (-want +got):\n%s", diff)
+		}
+		var wg sync.WaitGroup
+		for range 250 {
+			wg.Go(func() {
+				if _, err := client.Execute(t.Context(), command("Held"), vehicle.WithAttemptTimeout(0)); err != nil {
+					t.Errorf("Execute: %v", err)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		if diff := cmp.Diff([]int{50, 100, 300}, perConn()); diff != "" {
+			t.Errorf("commands on each connection, and 250 at once (-want +got):\n%s", diff)
+		}
+		close(release)
+		wg.Wait()
+	})
+}
+
+// A connection that broke is passed over while another is healthy.
+func TestBrokenConnectionIsPassedOver(t *testing.T) {
+	t.Parallel()
+	server := vt.NewServer(t, vt.WithTCP())
+	client := server.Client(t, quickly())
+	for range 20 {
+		server.CutConnections()
+		if _, err := client.Execute(t.Context(), command("ReadDTC")); err != nil {
+			t.Fatalf("Execute: %v", err)
+		}
+	}
+}

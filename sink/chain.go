@@ -1,0 +1,59 @@
+package sink
+
+import (
+	"context"
+	"time"
+
+	"github.com/sovd-go/vehicle"
+)
+
+// Chain serves sinks in order: each batch goes to the next sink when the one before has taken it. Put
+// what makes durable before what announces.
+//
+// When one fails:
+//   - Begin: the sinks after it are not begun; those before it get End, with a failed Result.
+//   - Write: the sinks after it do not see the batch; those before it have taken it.
+//   - End: every sink gets End all the same. Those after the one that failed get a failed Result, so
+//     that nobody announces as completed what was not recorded.
+//
+// The errors come back joined, each with the sink's place in the chain; a panic is an error. Each
+// sink's End has a ctx of its own, which outlives the one given and ends after 10 s, so that one that
+// hangs does not use up the time of those after it. The Err of a Result that the chain makes fail
+// matches [vehicle.ErrSink] and the sink's own error.
+//
+// A chain of no sinks takes everything and does nothing; one with a nil sink refuses each command.
+func Chain(sinks ...vehicle.Sink) vehicle.Sink {
+	return chain(members(sinks))
+}
+
+// chain keeps nothing about commands: Begin succeeds only where all have begun.
+type chain []member
+
+func (c chain) Begin(ctx context.Context, cmd vehicle.Command) error {
+	startedAt := time.Now()
+	for i, m := range c {
+		if err := m.begin(ctx, cmd); err != nil {
+			return join(err, c[:i].End(ctx, refused(cmd, startedAt, err)))
+		}
+	}
+	return nil
+}
+
+func (c chain) Write(ctx context.Context, chunks []vehicle.Chunk) error {
+	for _, m := range c {
+		if err := m.write(ctx, chunks); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c chain) End(ctx context.Context, res vehicle.Result) error {
+	errs := make([]error, 0, len(c))
+	for _, m := range c {
+		err := m.end(ctx, res)
+		errs = append(errs, err)
+		res = failed(res, err)
+	}
+	return join(errs...)
+}

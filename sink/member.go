@@ -1,0 +1,102 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/within"
+)
+
+// member is one sink of several. Its calls turn panics into errors and say in each error whose it is.
+type member struct {
+	sink  vehicle.Sink
+	label string // "sink 2 of 3 (*redissink.Sink)"
+}
+
+func members(sinks []vehicle.Sink) []member {
+	ms := make([]member, len(sinks))
+	for i, s := range sinks {
+		ms[i] = member{sink: orRefuse(s), label: fmt.Sprintf("sink %d of %d (%T)", i+1, len(sinks), s)}
+	}
+	return ms
+}
+
+var errNilSink = errors.New("the sink is nil")
+
+// orRefuse stands in for a nil sink. To leave it out instead would lose data in silence.
+func orRefuse(s vehicle.Sink) vehicle.Sink {
+	if s != nil {
+		return s
+	}
+	return Func{OnBegin: func(context.Context, vehicle.Command) error { return errNilSink }}
+}
+
+func (m member) begin(ctx context.Context, cmd vehicle.Command) error {
+	return m.wrap(within.Call(func() error { return m.sink.Begin(ctx, cmd) }))
+}
+
+func (m member) write(ctx context.Context, chunks []vehicle.Chunk) error {
+	return m.wrap(within.Call(func() error { return m.sink.Write(ctx, chunks) }))
+}
+
+// endTimeout is the bound that the rules of [vehicle.Sink] give a call of End.
+const endTimeout = 10 * time.Second
+
+func (m member) end(ctx context.Context, res vehicle.Result) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancel()
+	return m.wrap(within.Call(func() error { return m.sink.End(ctx, res) }))
+}
+
+func (m member) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", m.label, err)
+}
+
+// refused is the Result of a command that a sink did not let begin.
+func refused(cmd vehicle.Command, startedAt time.Time, err error) vehicle.Result {
+	res := vehicle.Result{Command: cmd, Status: vehicle.StatusCompleted, StartedAt: startedAt, FinishedAt: time.Now()}
+	return failed(res, err)
+}
+
+// failed is res for those who come after a sink that failed with err, which may be nil. It hides no
+// earlier failure.
+func failed(res vehicle.Result, err error) vehicle.Result {
+	if err != nil && res.Status != vehicle.StatusFailed {
+		res.Status = vehicle.StatusFailed
+		res.Err = fmt.Errorf("%w: %w", vehicle.ErrSink, err)
+	}
+	return res
+}
+
+// join is errors.Join with a text of one line, for logs.
+func join(errs ...error) error {
+	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return errs[0]
+	default:
+		return &joinedError{errs}
+	}
+}
+
+type joinedError struct{ errs []error }
+
+func (e *joinedError) Error() string {
+	texts := make([]string, len(e.errs))
+	for i, err := range e.errs {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (e *joinedError) Unwrap() []error { return e.errs }

@@ -1,0 +1,258 @@
+package vehicletest_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/sovd-go/vehicle/vehicletest"
+)
+
+func TestAServerAnswersOutOfTheBox(t *testing.T) {
+	t.Parallel()
+	transports(t, func(t *testing.T, opts ...vehicletest.Option) {
+		client := stub(t, vehicletest.NewServer(t, opts...))
+		chunks := mustAsk(t, client, request("ReadDTC"))
+		if got := len(chunks); got != 3 {
+			t.Fatalf("ReadDTC: got %d chunks, want 3", got)
+		}
+		for i, c := range chunks {
+			if got, want := c.GetIsFinal(), i == 2; got != want || int(c.GetSequenceNumber()) != i {
+				t.Errorf("chunk %d: got number %d and final %v, want %d and %v", i, c.GetSequenceNumber(), got, i, want)
+			}
+			if _, err := time.Parse("2006-01-02T15:04:05.000000", c.GetTimestamp()); err != nil {
+				t.Errorf("chunk %d: %v", i, err)
+			}
+		}
+	})
+}
+
+func TestTheServerRecordsEveryRequest(t *testing.T) {
+	t.Parallel()
+	transports(t, func(t *testing.T, opts ...vehicletest.Option) {
+		s := vehicletest.NewServer(t, opts...)
+		client := stub(t, s)
+		first, second := request("ReadDTC"), request("ClearDTC")
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		ctx = metadata.AppendToOutgoingContext(ctx, "x-sovd-attempt", "2", "x-sovd-resume-from", "7", "x-request-id", "abc")
+		before := time.Now()
+		if _, err := ask(ctx, client, first); err != nil {
+			t.Fatal(err)
+		}
+		mustAsk(t, client, second)
+		mustAsk(t, client, first)
+
+		got := s.Requests()
+		if len(got) != 3 {
+			t.Fatalf("got %d requests, want 3", len(got))
+		}
+		r := got[0]
+		if r.Attempt != 2 || r.ResumeFrom != 7 || r.Try != 1 || r.Conn != 1 {
+			t.Errorf("got Attempt %d, ResumeFrom %d, Try %d, Conn %d, want 2, 7, 1, 1", r.Attempt, r.ResumeFrom, r.Try, r.Conn)
+		}
+		if diff := cmp.Diff([]string{"abc"}, r.Metadata.Get("x-request-id")); diff != "" {
+			t.Errorf("metadata (-want +got):\n%s", diff)
+		}
+		if r.Deadline.Before(before.Add(50*time.Second)) || r.Deadline.After(time.Now().Add(time.Minute)) {
+			t.Errorf("got deadline %v, want a minute after %v", r.Deadline, before)
+		}
+		if r.Arrived.Before(before) {
+			t.Errorf("got arrival %v, want one after %v", r.Arrived, before)
+		}
+		for i, name := range []string{"ReadDTC", "ClearDTC", "ReadDTC"} {
+			if got := got[i].Command.GetCommandName(); got != name {
+				t.Errorf("request %d: got %s, want %s", i, got, name)
+			}
+			wantEnd(t, got[i], vehicletest.Finished)
+		}
+		if r := got[1]; !r.Deadline.IsZero() || r.Attempt != 0 || r.ResumeFrom != -1 || r.Try != 1 {
+			t.Errorf("without metadata and deadline: got Deadline %v, Attempt %d, ResumeFrom %d, Try %d", r.Deadline, r.Attempt, r.ResumeFrom, r.Try)
+		}
+		if got := got[2].Try; got != 2 {
+			t.Errorf("the second request for a command id: got Try %d, want 2", got)
+		}
+	})
+}
+
+func TestTheServerSaysHowEachCallEnded(t *testing.T) {
+	t.Parallel()
+	transports(t, func(t *testing.T, opts ...vehicletest.Option) {
+		s := vehicletest.NewServer(t, append(opts,
+			vehicletest.On("Stall", vehicletest.Script{vehicletest.Send("0"), vehicletest.Stall()}),
+			vehicletest.On("Fail", vehicletest.Script{vehicletest.Fail(codes.NotFound, "no such vehicle")}))...)
+		client := stub(t, s)
+
+		_, err := ask(t.Context(), client, request("Fail"))
+		wantCode(t, err, codes.NotFound)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		stream, err := client.ExecuteCommand(ctx, request("Stall"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if end, err := s.Requests()[1].Wait(t.Context()); err != nil || end.How != vehicletest.Canceled {
+			t.Errorf("after the client cancelled: got %v and error %v, want %s", end, err, vehicletest.Canceled)
+		}
+
+		stream, err = client.ExecuteCommand(t.Context(), request("Stall"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, err = stream.Recv()
+		wantCode(t, err, codes.Unavailable)
+
+		want := []vehicletest.End{
+			{How: vehicletest.Finished, Code: codes.NotFound},
+			{How: vehicletest.Canceled, Code: codes.Canceled},
+			{How: vehicletest.Disconnected, Code: codes.Canceled},
+		}
+		for i, r := range s.Requests() {
+			if got, err := r.Wait(t.Context()); got != want[i] || err != nil {
+				t.Errorf("call %d: got %v and error %v, want %v", i, got, err, want[i])
+			}
+		}
+	})
+}
+
+func TestWaitRequestsWaitsForArrivals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := vehicletest.NewServer(t)
+		client := stub(t, s)
+		go func() {
+			for range 3 {
+				time.Sleep(time.Minute)
+				mustAsk(t, client, request("ClearDTC"))
+			}
+		}()
+		start := time.Now()
+		requests, err := s.WaitRequests(t.Context(), 2)
+		if err != nil || len(requests) != 2 || time.Since(start) != 2*time.Minute {
+			t.Errorf("got %d requests and error %v after %v, want 2 after 2m", len(requests), err, time.Since(start))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_, err = s.WaitRequests(ctx, 99)
+		if err == nil || !strings.Contains(err.Error(), "3 of 99") {
+			t.Errorf("got error %v, want one that says 3 of 99", err)
+		}
+	})
+}
+
+func TestWithHistoryForgetsTheOldest(t *testing.T) {
+	t.Parallel()
+	s := vehicletest.NewServer(t, vehicletest.WithHistory(2))
+	client := stub(t, s)
+	first := request("ReadDTC")
+	for _, req := range slices.Concat(slices.Repeat([]string{first.CommandId}, 2), []string{request("").CommandId, request("").CommandId}) {
+		r := request("ReadDTC")
+		r.CommandId = req
+		mustAsk(t, client, r)
+	}
+	if got := len(s.Requests()); got != 2 {
+		t.Errorf("got %d requests, want 2", got)
+	}
+	mustAsk(t, client, first)
+	requests, err := s.WaitRequests(t.Context(), 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := requests[1].Try; got != 1 {
+		t.Errorf("a command of which all requests were forgotten: got Try %d, want 1", got)
+	}
+}
+
+func TestCloseNamesTheScriptsThatHang(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		s, err := vehicletest.Start(vehicletest.On("ReadDTC", vehicletest.Script{
+			func(context.Context, *vehicletest.Call) error { <-release; return nil }, // deaf to its ctx
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := stub(t, s)
+		req := request("ReadDTC")
+		go func() { _, _ = ask(t.Context(), client, req) }()
+		if _, err := s.WaitRequests(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			err = s.Close()
+			if err == nil || !strings.Contains(err.Error(), "ReadDTC "+req.GetCommandId()+" (try 1)") {
+				t.Errorf("Close: got error %v, want one that names the script", err)
+			}
+		}
+		close(release)
+	})
+}
+
+func TestAServerInABubbleLivesOnItsClock(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := vehicletest.NewServer(t, vehicletest.On("Monitor", vehicletest.Script{
+			vehicletest.Send("0"), vehicletest.Delay(3 * time.Hour), vehicletest.Answer("1"),
+		}))
+		start := time.Now()
+		if got := len(mustAsk(t, stub(t, s), request("Monitor"))); got != 2 {
+			t.Errorf("got %d chunks, want 2", got)
+		}
+		if got, want := time.Since(start), 3*time.Hour; got != want {
+			t.Errorf("the answer took %v, want %v", got, want)
+		}
+	})
+}
+
+func TestTheLogHasCallsAndNoPayloads(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	s := vehicletest.NewServer(t,
+		vehicletest.WithLogger(slog.New(slog.NewTextHandler(&log, nil))),
+		vehicletest.On("ReadDTC", vehicletest.Script{vehicletest.Answer(`"secret payload"`)}),
+		vehicletest.On("Panic", vehicletest.Script{func(context.Context, *vehicletest.Call) error { panic("a bug in a step") }}))
+	client := stub(t, s)
+	req := request("ReadDTC")
+	req.CommandParams = map[string]string{"pin": "secret parameter"}
+	mustAsk(t, client, req)
+	_, err := ask(t.Context(), client, request("Panic"))
+	wantCode(t, err, codes.Internal)
+	end, err := s.Requests()[1].Wait(t.Context())
+	if err != nil || end != (vehicletest.End{How: vehicletest.Finished, Code: codes.Internal}) {
+		t.Errorf("a step that panics: got %v and error %v, want %s with Internal", end, err, vehicletest.Finished)
+	}
+	mustAsk(t, client, req) // the server goes on
+
+	if err := s.Close(); err != nil { // nobody writes to the log any more
+		t.Fatal(err)
+	}
+	for _, want := range []string{"started call", "finished call", "a bug in a step"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %q:\n%s", want, log.String())
+		}
+	}
+	if strings.Contains(log.String(), "secret") {
+		t.Errorf("the log has a payload or a parameter:\n%s", log.String())
+	}
+}
