@@ -1,7 +1,7 @@
 package vehicle
 
 import (
-	"crypto/sha1" //nolint:gosec // G505: UUIDv5 is made of it
+	"crypto/sha1"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -56,7 +56,7 @@ func TestChunkID(t *testing.T) {
 
 // nameBased is RFC 9562, section 5.5: SHA-1 of namespace and name, cut to 16 bytes, version 5, variant 10.
 func nameBased(namespace uuid.UUID, name string) (id uuid.UUID) {
-	sum := sha1.Sum(append(namespace[:], name...)) //nolint:gosec // G401: UUIDv5 is made of it
+	sum := sha1.Sum(append(namespace[:], name...))
 	copy(id[:], sum[:])
 	id[6] = id[6]&0x0f | 0x50
 	id[8] = id[8]&0x3f | 0x80
@@ -137,7 +137,7 @@ func TestPrepareRefuses(t *testing.T) {
 	}{
 		"no name":                             {ruin: func(c *Command) { c.Name = "" }, want: "the command has no Name"},
 		"a name of spaces":                    {ruin: func(c *Command) { c.Name = " \t" }, want: "the command has no Name"},
-		"a name that is no text":              {ruin: func(c *Command) { c.Name = "Read\xff" }, want: "Name is not valid UTF-8"},
+		"a name that is no text":              {ruin: func(c *Command) { c.Name = "Read\xff" }, want: "the command's Name is not valid UTF-8"},
 		"no vehicle":                          {ruin: func(c *Command) { c.VehicleID = uuid.Nil }, want: "the command has no VehicleID"},
 		"a function":                          {ruin: params("f", func() {}), want: `parameter "f" of type func() cannot be encoded as JSON`},
 		"a channel":                           {ruin: params("c", make(chan int)), want: `parameter "c" of type chan int cannot be encoded as JSON`},

@@ -111,7 +111,7 @@ func mishaps() map[string]mishap {
 		"the stream is used a second time": {want: "ErrInvalidCommand", scripts: []vt.Script{{vt.Answer(`1`)}},
 			run: func(ctx context.Context, client *vehicle.Client, cmd vehicle.Command) error {
 				stream := client.Stream(ctx, cmd)
-				for range stream.Chunks() { //nolint:revive // empty-block: only the second loop is of interest
+				for range stream.Chunks() { // only the second loop is of interest
 				}
 				return lastError(stream.Chunks())
 			}},
@@ -223,7 +223,7 @@ func mishaps() map[string]mishap {
 }
 
 func lastError(chunks iter.Seq2[vehicle.Chunk, error]) (err error) {
-	for _, err = range chunks { //nolint:revive // empty-block: the error comes last
+	for _, err = range chunks {
 	}
 	return err
 }

@@ -268,8 +268,8 @@ func TestWithSink(t *testing.T) {
 			t.Errorf("sinks begun: got %s, want %s", got, want)
 		}
 	}
-	if _, ok := handed[:3][2].(named); !ok || handed[:3][2].(named).name != "spare" { //nolint:errcheck // it is one
-		t.Errorf("the caller's slice: got %v behind its end, want what was there", handed[:3][2])
+	if got, ok := handed[:3][2].(named); !ok || got.name != "spare" {
+		t.Errorf("the caller's slice: got %v behind its end, want what was there", got)
 	}
 }
 

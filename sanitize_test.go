@@ -79,8 +79,8 @@ func FuzzSanitize(f *testing.F) {
 		if strings.ContainsFunc(got, func(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }) {
 			t.Errorf("got %q, want one line", got)
 		}
-		whole, cut := got, false
-		if whole, cut = strings.CutSuffix(got, "…"); cut { // what is left of the last word is no VIN, it was longer
+		whole, cut := strings.CutSuffix(got, "…")
+		if cut { // what is left of the last word is no VIN, it was longer
 			whole = strings.TrimRightFunc(whole, alphanumeric)
 		}
 		if hasVIN(whole) {

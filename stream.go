@@ -150,6 +150,9 @@ func (r *run) receive() *Error {
 // loop delivers chunks until the answer is complete, and says whether the caller left.
 func (r *run) loop(yield func(Chunk, error) bool) (_ *Error, left bool) {
 	for {
+		if r.ctx.Err() != nil { // the body may have done it: then it sees nothing more
+			return contextError(r.ctx, "", nil), false
+		}
 		batch, failure := r.from.receive()
 		if len(batch) > 0 {
 			if err := r.write(batch); err != nil {
@@ -157,7 +160,7 @@ func (r *run) loop(yield func(Chunk, error) bool) (_ *Error, left bool) {
 			}
 		}
 		for i, chunk := range batch {
-			if i > 0 && ended(r.ctx) { // the body may have done it
+			if i > 0 && r.ctx.Err() != nil {
 				return contextError(r.ctx, "", nil), false
 			}
 			more, err := r.yield(yield, chunk)

@@ -40,7 +40,7 @@ func (s *security) useNothing()             { s.use("WithInsecure", security{ins
 
 func (s *security) useConfig(config *tls.Config) {
 	if config == nil {
-		config = &tls.Config{} //nolint:gosec // G402: the least version is set below
+		config = &tls.Config{}
 	}
 	s.use("WithTLS", security{config: config.Clone()})
 }

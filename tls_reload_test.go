@@ -364,6 +364,30 @@ func TestFilesThatFollowTheServersLate(t *testing.T) {
 	})
 }
 
+// A handshake that fails because the files change during it is tried again.
+func TestFilesThatChangeDuringAHandshake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ca := vt.NewCA(t)
+		config := ca.ServerConfig()
+		var once sync.Once
+		serve := config.GetConfigForClient
+		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			once.Do(func() { // the client has read its files
+				if err := ca.Replace(); err != nil {
+					t.Error(err)
+				}
+			})
+			return serve(hello)
+		}
+		client := vt.NewServer(t, vt.WithTLS(config, vehicle.WithTLSFiles(ca.Files()))).Client(t)
+		res, err := client.Execute(t.Context(), command("ReadDTC"))
+		if err != nil || res.Attempts < 2 {
+			t.Errorf("got %d attempts and error %v, want at least 2 and none", res.Attempts, err)
+		}
+	})
+}
+
 // What was verified under an authority that is not trusted any more is not used for commands any more, and the server is
 // verified anew, in full.
 func TestSessionsDoNotOutliveAChangeOfCA(t *testing.T) {

@@ -245,6 +245,39 @@ func TestHandshakeThatFailsOnce(t *testing.T) {
 	}
 }
 
+// A handshake that failed for good explains no failure that comes after it.
+func TestHandshakeThatFailedIsNotTheReasonForEver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var dials int
+		dial := func(context.Context, string) (net.Conn, error) {
+			if dials++; dials > 1 {
+				return nil, errors.New("nobody is there")
+			}
+			client, server := net.Pipe()
+			go func() {
+				_, _ = server.Read(make([]byte, 16<<10))
+				_, _ = server.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+				_ = server.Close()
+			}()
+			return client, nil
+		}
+		client, err := vehicle.New("passthrough:///gateway", vehicle.WithTLS(nil), vehicle.WithDialOptions(grpc.WithContextDialer(dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		_, err = client.Execute(t.Context(), command("ReadDTC"))
+		wantHandshake(t, "the first command", err, "first record does not look like a TLS handshake", is[tls.RecordHeaderError])
+		pass(5 * time.Second)
+		synctest.Wait()
+		res, err := client.Execute(t.Context(), command("ReadDTC"))
+		if err == nil || !strings.Contains(err.Error(), "nobody is there") || strings.Contains(err.Error(), "TLS") || res.Attempts != 4 {
+			t.Errorf("the second command: got %d attempts and error %v, want 4 and what the dialer says", res.Attempts, err)
+		}
+	})
+}
+
 // A server that accepts connections and says nothing is named as the reason, by whatever ends the wait.
 func TestHandshakeThatIsNotAnswered(t *testing.T) {
 	t.Parallel()
