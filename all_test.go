@@ -117,10 +117,12 @@ func TestExecuteAllIsLeft(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			var quick atomic.Bool
+			others := make(chan struct{}, 8)
 			server := vt.NewServer(t, vt.WithTCP(), vt.WithResponder(func(*vt.Request) vt.Script {
-				if quick.CompareAndSwap(false, true) {
-					return vt.Script{vt.Answer(`0`)}
+				if quick.CompareAndSwap(false, true) { // and ends when others are under way
+					return vt.Script{vt.Until(others), vt.Until(others), vt.Answer(`0`)}
 				}
+				others <- struct{}{}
 				return vt.Script{vt.Send(`0`), vt.Stall()}
 			}))
 			sink := newRecorder(t)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -275,42 +276,37 @@ func TestFinish(t *testing.T) {
 	})
 }
 
-// Every chunk that arrived while a sink was writing goes to it in one Write, and one that arrives alone alone.
+// Every chunk that arrived while a sink was writing goes to it in one Write, and one that arrives alone alone, at once.
 func TestBatches(t *testing.T) {
 	t.Parallel()
-	const n = 500
-	payloads := numbered(n)
-	writing, release, alone := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	server := vt.NewServer(t, vt.WithTCP(), vt.On("Scripted", vt.Script{
-		vt.Send(payloads[0]), vt.Until(alone), vt.Send(payloads[1]), vt.Until(writing), vt.Send(payloads[2 : n-1]...),
-		func(context.Context, *vt.Call) error { close(release); return nil },
-		vt.Until(alone), vt.Answer(payloads[n-1]),
-	}))
-	sink := newRecorder(t)
-	calls := 0
-	sink.onWrite = func(ctx context.Context, _ []vehicle.Chunk) error {
-		switch calls++; calls {
-		case 1:
-			alone <- struct{}{}
-		case 2:
-			close(writing)
-			select {
-			case <-release:
-			case <-ctx.Done():
+	synctest.Test(t, func(t *testing.T) {
+		const n = 500
+		payloads := numbered(n)
+		server := vt.NewServer(t, vt.On("Scripted", vt.Script{
+			vt.Send(payloads[0]), vt.Delay(time.Second), vt.Send(payloads[1]), vt.Delay(time.Second), vt.Send(payloads[2 : n-1]...),
+			vt.Delay(10 * time.Second), vt.Answer(payloads[n-1]),
+		}))
+		sink := newRecorder(t)
+		start := time.Now()
+		var at []time.Duration
+		sink.onWrite = func(context.Context, []vehicle.Chunk) error {
+			if at = append(at, time.Since(start).Round(time.Second)); len(at) == 2 {
+				time.Sleep(5 * time.Second)
 			}
-		case 3:
-			close(alone)
+			return nil
 		}
-		return nil
-	}
-	cmd := command("Scripted")
-	if _, err := server.Client(t, vehicle.WithSink(sink)).Execute(t.Context(), cmd); err != nil {
-		t.Fatalf("Execute: %v", err)
-	}
-	sink.check(cmd.ID, &vehicle.Result{Status: vehicle.StatusCompleted, Chunks: n, Attempts: 1}, payloads)
-	if len(sink.batches) > 20 || sink.batches[0] != 1 || sink.batches[1] != 1 {
-		t.Errorf("batches: got %v, want 1, 1, and then few", sink.batches)
-	}
+		cmd := command("Scripted")
+		if _, err := server.Client(t, vehicle.WithSink(sink)).Execute(t.Context(), cmd); err != nil {
+			t.Fatalf("Execute: %v", err)
+		}
+		sink.check(cmd.ID, &vehicle.Result{Status: vehicle.StatusCompleted, Chunks: n, Attempts: 1}, payloads)
+		if diff := cmp.Diff([]int{1, 1, n - 3, 1}, sink.batches); diff != "" {
+			t.Errorf("batches (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]time.Duration{0, time.Second, 6 * time.Second, 12 * time.Second}, at); diff != "" {
+			t.Errorf("written at (-want +got):\n%s", diff)
+		}
+	})
 }
 
 // A sink that does not keep up stops the vehicle through flow control, and what waits is bounded.
