@@ -25,6 +25,8 @@ const (
 	// microseconds unless the server's limit of concurrent streams has been reached, which gRPC
 	// neither reports nor lets anyone ask: the stream just waits.
 	patience = 25 * time.Millisecond
+	// redialInterval is how often streams may make a broken connection connect again.
+	redialInterval = time.Second / 2
 )
 
 var (
@@ -53,10 +55,11 @@ type pool struct {
 // conn is one connection; its counts are guarded by the pool's mutex.
 type conn struct {
 	*grpc.ClientConn
-	streams int // being opened, and open
-	open    int // open
-	limit   int // how many streams it carries before another connection is preferred
-	retired bool
+	streams  int // being opened, and open
+	open     int // open
+	limit    int // how many streams it carries before another connection is preferred
+	retired  bool
+	redialed time.Time // when a stream last asked a broken connection to connect again
 }
 
 // place is one stream's place on a connection. Its fields are guarded by the pool's mutex.
@@ -132,6 +135,11 @@ func (p *pool) acquire() (*place, error) {
 		if c, err = p.grow(); err != nil {
 			return nil, err
 		}
+	}
+	if rank == broken && time.Since(c.redialed) > redialInterval {
+		// gRPC waits up to two minutes before it connects again. Who retries a command asks sooner than that.
+		c.redialed = time.Now()
+		c.ResetConnectBackoff()
 	}
 	c.streams++
 	return &place{conn: c, seen: c.open}, nil

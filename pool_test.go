@@ -2,8 +2,10 @@ package vehicle_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -161,6 +163,30 @@ func TestPoolGrowsAsLoadAsks(t *testing.T) {
 		}
 		close(release)
 		wg.Wait()
+	})
+}
+
+// After an outage that was longer than gRPC's patience, the next attempt finds the service at once.
+func TestServiceComesBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := vt.NewServer(t)
+		back := time.Now().Add(10 * time.Minute)
+		dial := func(ctx context.Context, addr string) (net.Conn, error) {
+			if time.Now().Before(back) {
+				return nil, errors.New("no route to the gateway")
+			}
+			return server.Dial(ctx, addr)
+		}
+		client := server.Client(t, vehicle.WithDialOptions(grpc.WithContextDialer(dial)),
+			vehicle.WithRetry(vehicle.RetryPolicy{MaxRetries: 1000, BaseDelay: 7 * time.Second, Multiplier: 1, Jitter: -1}))
+		start := time.Now()
+		if _, err := client.Execute(t.Context(), command("ReadDTC")); err != nil {
+			t.Fatalf("Execute: %v", err)
+		}
+		if late := time.Since(start) - 10*time.Minute; late > 14*time.Second {
+			t.Errorf("the command ended %v after the service was back, want two waits of 7s at most", late)
+		}
 	})
 }
 

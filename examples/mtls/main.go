@@ -81,7 +81,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	defer client.Close()
 
-	fmt.Fprintf(stdout, "a mock vehicle with mutual TLS at %s, certificates in %s, %d commands at a time\n", server.Target(), dir, *commands)
+	say := func(format string, args ...any) { _, _ = fmt.Fprintf(stdout, format+"\n", args...) }
+	say("a mock vehicle with mutual TLS at %s, certificates in %s, %d commands at a time", server.Target(), dir, *commands)
 	load := startLoad(ctx, client, *commands)
 	for i := range *rotations {
 		if err = load.warm(ctx); err != nil {
@@ -90,10 +91,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		if err = rotate(ctx, ca, server); err != nil {
 			break
 		}
-		fmt.Fprintf(stdout, "rotation %d: %d commands so far, %d failed\n", i+1, load.completed.Load()+load.failed.Load(), load.failed.Load())
+		say("rotation %d: %d commands so far, %d failed", i+1, load.completed.Load()+load.failed.Load(), load.failed.Load())
 	}
 	load.stop()
-	fmt.Fprintf(stdout, "%d commands completed, %d failed\n", load.completed.Load(), load.failed.Load())
+	say("%d commands completed, %d failed", load.completed.Load(), load.failed.Load())
 	if n := load.failed.Load(); n > 0 {
 		err = errors.Join(err, fmt.Errorf("%d commands failed, the last one: %w", n, *load.last.Load()))
 	}
