@@ -1,0 +1,122 @@
+package pgsink_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/servers"
+	"github.com/sovd-go/vehicle/sink/pgsink"
+	"github.com/sovd-go/vehicle/vehicletest"
+)
+
+// 500 commands at once, while PostgreSQL crashes and is started again, its backends are killed, and the link to the
+// vehicles is cut: every command completes, with each of its chunks once, and one audit row.
+func TestChaos(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]pgsink.Option{"by default": nil, "with claims": {pgsink.WithClaim()}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testChaos(t, opts...)
+		})
+	}
+}
+
+func testChaos(t *testing.T, opts ...pgsink.Option) {
+	t.Helper()
+	const commands, chunks = 500, 12
+	pg := privateServer(t)
+	db := newAppDatabase(t, pg.URL())
+	payloads := func(id string) []string {
+		texts := make([]string, chunks)
+		for i := range texts {
+			texts[i] = fmt.Sprintf(`"%s %d"`, id, i)
+		}
+		return texts
+	}
+	server := vehicletest.NewServer(t, vehicletest.WithTCP(), vehicletest.WithResponder(func(r *vehicletest.Request) vehicletest.Script {
+		var script vehicletest.Script
+		texts := payloads(r.Command.GetCommandId())
+		for i, text := range texts[:chunks-1] {
+			script = append(script, vehicletest.Send(text))
+			if i >= int(r.ResumeFrom) { // what is sent again comes without delay
+				script = append(script, vehicletest.Delay(rand.N(200*time.Millisecond)))
+			}
+		}
+		return append(script, vehicletest.Answer(texts[chunks-1]))
+	}))
+	client := server.Client(t,
+		vehicle.WithSink(db.newSink(opts...)),
+		vehicle.WithRetry(vehicle.RetryPolicy{MaxRetries: 50, TimeoutRetries: 5, BaseDelay: 10 * time.Millisecond, MaxDelay: 200 * time.Millisecond}),
+	)
+
+	cmds := make([]vehicle.Command, commands)
+	for i := range cmds {
+		cmds[i] = newCommand()
+		db.submit(cmds[i])
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running, trouble sync.WaitGroup
+	for _, cmd := range cmds {
+		running.Go(func() {
+			if _, err := client.Execute(t.Context(), cmd); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	trouble.Go(func() { crash(ctx, t, pg, 3) })
+	trouble.Go(func() { killBackends(ctx, pg.URL()) })
+	trouble.Go(func() { cutLink(ctx, server) })
+	running.Wait()
+	cancel()
+	trouble.Wait()
+	for _, cmd := range cmds {
+		want := stored{Status: "completed", Completed: true, Chunks: payloads(cmd.ID.String()), Audit: []string{"command_completed"}}
+		if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+			t.Fatalf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+// every calls do now and then until ctx ends.
+func every(ctx context.Context, d time.Duration, do func()) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			do()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func crash(ctx context.Context, t *testing.T, pg *servers.Postgres, times int) {
+	t.Helper()
+	for range times {
+		if err := pg.Crash(context.WithoutCancel(ctx)); err != nil {
+			t.Error(err)
+		}
+		if err := pg.Start(context.WithoutCancel(ctx)); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+func killBackends(ctx context.Context, url string) {
+	every(ctx, 50*time.Millisecond, func() {
+		_ = onServer(ctx, url, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND random() < 0.5`) // it may be down
+	})
+}
+
+func cutLink(ctx context.Context, server *vehicletest.Server) {
+	every(ctx, 500*time.Millisecond, server.CutConnections)
+}

@@ -1,0 +1,215 @@
+package pgsink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/puddle/v2"
+)
+
+// Errors that are about the command, not about the database.
+var (
+	// ErrClaimed is returned by Begin of a Sink made with [WithClaim]: another caller has the command.
+	ErrClaimed = errors.New("pgsink: the command has been claimed by another caller")
+	// ErrRunning is returned by Begin: the command is running in this Sink, and the chunks of two runs
+	// could not be told apart.
+	ErrRunning = errors.New("pgsink: the command is already running in this process")
+	// ErrReplaced is returned by Write and End of a run whose rows another run of the same command has
+	// replaced, in another process. What the other run stored is left alone.
+	ErrReplaced = errors.New("pgsink: another run of the command has replaced this one")
+	// ErrClosed is returned by every call after [Sink.Close].
+	ErrClosed = errors.New("pgsink: the sink is closed")
+)
+
+// dbError is a failure of the database, told without the values that PostgreSQL's details can quote.
+// [errors.As] reaches the *[pgconn.PgError] behind it.
+type dbError struct {
+	text  string
+	cause error
+}
+
+func (e *dbError) Error() string { return "pgsink: " + e.text }
+func (e *dbError) Unwrap() error { return e.cause }
+
+func newDBError(err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *dbError
+	if errors.As(err, &known) || errors.Is(err, ErrClosed) {
+		return err
+	}
+	return &dbError{text: describe(err), cause: err}
+}
+
+// describe is an error's text for logs.
+func describe(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return describePg(pg)
+	}
+	if isConnectionError(err) {
+		return err.Error()
+	}
+	return fmt.Sprintf("unexpected error of type %T", err) // its text may quote an argument
+}
+
+func describePg(pg *pgconn.PgError) string {
+	text := "PostgreSQL error " + pg.Code
+	if quotesNoValues(pg.Code) {
+		text += ": " + pg.Message
+	}
+	if pg.Code == codeForeignKey && missingKey.MatchString(pg.Detail) {
+		text += " (" + pg.Detail + ")" // which vehicle or user is unknown
+	}
+	switch pg.Code {
+	case codeUndefinedTable:
+		text += " (are the tables in another schema? see Migrate and WithSchema)"
+	case "26000", "42P05":
+		text += " (behind PgBouncer? see the package's documentation)"
+	}
+	return text
+}
+
+// missingKey is the detail of a foreign key's violation where the key is one of our ids.
+var missingKey = regexp.MustCompile(`^[^()]*\([a-z_]+\)=\([0-9a-f-]{36}\)[^()]*$`)
+
+// quotesNoValues says whether the message of an error, as opposed to its detail, is free of row data.
+// Those of the classes left out can quote their input: 22 (data exception), P0 (raised by a trigger).
+func quotesNoValues(code string) bool {
+	switch code {
+	case "22001", "22003", "22021", "22P05":
+		return true
+	}
+	switch class(code) {
+	case "08", "23", "25", "26", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58":
+		return true
+	default:
+		return false
+	}
+}
+
+func class(code string) string {
+	if len(code) < 2 {
+		return ""
+	}
+	return code[:2]
+}
+
+// SQLSTATEs, https://www.postgresql.org/docs/current/errcodes-appendix.html.
+const (
+	codeForeignKey       = "23503"
+	codeUnique           = "23505"
+	codeReadOnly         = "25006"
+	codeUndefinedTable   = "42P01"
+	codeDiskFull         = "53100"
+	codeLockNotAvailable = "55P03"
+	codeCanceled         = "57014" // by statement_timeout, or by an administrator
+	codeSerialization    = "40001"
+	codeDeadlock         = "40P01"
+)
+
+// verdict says what is to become of a transaction that failed.
+type verdict int
+
+const (
+	// blame: one of the operations is at fault. Which, is found by dividing them.
+	blame verdict = iota
+	// stuck: another transaction has locked a row, or a statement took too long. Which of the operations is
+	// concerned is found by dividing, and it is tried again alone.
+	stuck
+	// contended: the same again may succeed at once.
+	contended
+	// down: the server could not be reached, or cannot serve now.
+	down
+	// hopeless: no transaction would succeed.
+	hopeless
+)
+
+// judge gives the verdict on err. alive says whether the connection survived it.
+func judge(err error, alive bool) verdict {
+	var pg *pgconn.PgError
+	switch {
+	case errors.Is(err, ErrClosed), errors.Is(err, puddle.ErrClosedPool):
+		return hopeless
+	case !errors.As(err, &pg):
+		if alive {
+			return blame
+		}
+		return down
+	}
+	switch pg.Code {
+	case codeLockNotAvailable, codeCanceled:
+		return stuck
+	case codeSerialization, codeDeadlock:
+		return contended
+	case codeReadOnly, codeUndefinedTable, codeDiskFull:
+		return hopeless
+	case "57P01", "57P02", "57P03", "57P05", // the server stops, crashed, starts; the session was idle
+		"53000", "53200", "53300", // resources: memory, connections
+		"40003", "55006":
+		return down
+	}
+	switch class(pg.Code) {
+	case "08":
+		return down
+	case "28", "3D", "3F": // not authorized, no such database, no such schema
+		return hopeless
+	}
+	return blame
+}
+
+// isJSONError says whether the server may have refused a text as jsonb: not valid, not representable, too large, too
+// deep.
+func isJSONError(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return false
+	}
+	switch pg.Code {
+	case "22P02", "22P05", "22003", "22032", "54000", "54001":
+		return true
+	default:
+		return false
+	}
+}
+
+// isConnectionError says whether err is about reaching the server. Such errors quote addresses only.
+func isConnectionError(err error) bool {
+	var connect *pgconn.ConnectError
+	var timeout interface{ Timeout() bool } // net.Error without the deprecated half
+	return errors.As(err, &connect) || errors.As(err, &timeout) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, errNoConnection) || errors.Is(err, errAttemptTime) || errors.Is(err, puddle.ErrClosedPool) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled)
+}
+
+// errNoConnection and errAttemptTime are the causes of our own time limits.
+var (
+	errNoConnection = fmt.Errorf("no connection of the pool became free within %v", acquireTime)
+	errAttemptTime  = fmt.Errorf("the transaction was not done within %v", attemptTime)
+)
+
+func isUniqueViolation(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == codeUnique
+}
+
+func isAttemptTime(err error) bool { return errors.Is(err, errAttemptTime) }
+
+// left is the error of a call whose ctx ended before its operation was done.
+func left(ctx context.Context, last error) error {
+	if last == nil {
+		return fmt.Errorf("pgsink: %w while waiting for the database", ctx.Err())
+	}
+	return fmt.Errorf("pgsink: %w while retrying: %w", ctx.Err(), last)
+}
+
+// retriedFor is the error of an operation that failed for too long.
+func retriedFor(d time.Duration, last error) error {
+	return fmt.Errorf("pgsink: gave up after %v of retries: %w", d, last)
+}

@@ -1,0 +1,621 @@
+package pgsink_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/sink/pgsink"
+)
+
+func TestPayloadsThatJSONBCannotHold(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	s := db.newSink()
+	pgsink.NastyPayloads(func(name, text string, plain bool) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := newCommand()
+			if err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, text)); err != nil {
+				t.Fatal(err)
+			}
+			held := query[string](db, `SELECT response_payload::text FROM {responses} WHERE command_id = $1::uuid`, cmd.ID.String())
+			if wrapped := strings.HasPrefix(held, `{"$json": "`); wrapped == plain {
+				t.Errorf("got %.80s, want it stored as it is: %t", held, plain)
+			}
+			for c, err := range s.History(t.Context(), cmd.ID) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !plain && string(c.Payload) != text {
+					t.Errorf("History: got %.80q, want %.80q", c.Payload, text)
+				}
+			}
+		})
+	})
+}
+
+// A server whose encoding lacks a character refuses its escape, which the check does not foresee.
+func TestAPayloadThatTheServerRefusesUnexpectedlyIsWrapped(t *testing.T) {
+	t.Parallel()
+	admin := openDatabase(t, databaseURL(t))
+	name := pgx.Identifier{"latin " + uuid.NewString()}.Sanitize()
+	admin.exec(`CREATE DATABASE ` + name + ` TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'`)
+	t.Cleanup(func() { admin.exec(`DROP DATABASE ` + name + ` WITH (FORCE)`) })
+	u, err := url.Parse(admin.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/" + strings.Trim(name, `"`)
+	q := u.Query()
+	q.Set("client_encoding", "UTF8")
+	u.RawQuery = q.Encode()
+	db := newDatabase(t, u.String())
+	s := db.newSink()
+	cmd := newCommand()
+	if err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, `"\u00e9"`, `"\u20ac"`)); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{`{"$json": "\"\\u00e9\""}`, `{"$json": "\"\\u20ac\""}`}
+	if diff := cmp.Diff(want, db.stored(cmd.ID).Chunks); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestOneBadCommandAmongFiftyFailsAlone(t *testing.T) {
+	t.Parallel()
+	unknown := uuid.New()
+	for _, test := range []struct {
+		name   string
+		spoil  func(cmd *vehicle.Command)
+		chunk  string
+		reason []string // all in the error
+	}{
+		{"an unknown vehicle", func(c *vehicle.Command) { c.VehicleID = unknown }, "1", []string{"23503", "vehicle_id", unknown.String()}},
+		{"an unknown user", func(c *vehicle.Command) { c.UserID = unknown }, "1", []string{"23503", "user_id", unknown.String()}},
+		{"no user where there must be one", func(c *vehicle.Command) { c.UserID = uuid.Nil }, "1", []string{"23502", "user_id"}},
+		{"a name that is too long", func(c *vehicle.Command) { c.Name = strings.Repeat("é", 101) }, "1", []string{"name", "100"}},
+		{"a name with NUL", func(c *vehicle.Command) { c.Name = "Read\x00DTC" }, "1", []string{"name"}},
+		{"a payload that is not UTF-8", func(*vehicle.Command) {}, "\"secret\xff\"", []string{"UTF-8"}},
+		{"a payload that a constraint refuses", func(*vehicle.Command) {}, `"secret"`, []string{"23514", "no_secrets"}},
+		{"a payload that a trigger refuses", func(*vehicle.Command) {}, `"trigger secret"`, []string{"P0001"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := newAppDatabase(t, databaseURL(t))
+			db.exec(`ALTER TABLE {responses} ADD CONSTRAINT no_secrets CHECK (response_payload <> '"secret"')`)
+			fn := pgx.Identifier{db.schema, "refuse"}.Sanitize()
+			db.exec(`CREATE FUNCTION ` + fn + `() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				IF NEW.response_payload = '"trigger secret"' THEN RAISE 'refused: %', NEW.response_payload; END IF; RETURN NEW; END $$;
+				CREATE TRIGGER refuse BEFORE INSERT ON {responses} FOR EACH ROW EXECUTE FUNCTION ` + fn + `()`)
+			s := db.newSink(pgsink.WithWriters(1))
+			bad := 17
+			var wg sync.WaitGroup
+			cmds, errs := make([]vehicle.Command, 51), make([]error, 51)
+			release := db.holdUp(t) // so that they are in one transaction
+			for i := range cmds {
+				cmds[i] = db.admitted()
+				payload := fmt.Sprintf(`{"n": %d}`, i)
+				if i == bad {
+					test.spoil(&cmds[i])
+					payload = test.chunk
+				}
+				wg.Go(func() { errs[i] = execute(t.Context(), s, cmds[i], chunksOf(cmds[i], 0, payload)) })
+			}
+			release()
+			wg.Wait()
+			for i, cmd := range cmds {
+				if i == bad {
+					continue
+				}
+				if errs[i] != nil {
+					t.Errorf("neighbour %d: %v", i, errs[i])
+				}
+				want := stored{Status: "completed", Completed: true, Chunks: []string{fmt.Sprintf(`{"n": %d}`, i)}, Audit: []string{"command_completed"}}
+				if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+					t.Errorf("neighbour %d (-want +got):\n%s", i, diff)
+				}
+			}
+			err := errs[bad]
+			if err == nil {
+				t.Fatal("got no error")
+			}
+			for _, reason := range test.reason {
+				if !strings.Contains(err.Error(), reason) {
+					t.Errorf("got the error %q, want one that says %q", err, reason)
+				}
+			}
+			if strings.Contains(err.Error(), "secret\"") || strings.Contains(err.Error(), "secret\xff") {
+				t.Errorf("got the error %q, which quotes the payload", err)
+			}
+		})
+	}
+}
+
+// holdUp locks the table of commands for a moment, so that what is begun meanwhile gathers in the sink.
+func (db *database) holdUp(t *testing.T) (release func()) {
+	t.Helper()
+	tx, err := db.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), db.sql(`LOCK TABLE {responses} IN SHARE MODE`)); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAnAnswerToCommitThatIsLostIsNoLossAndNoDouble(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		opts []pgsink.Option
+		lose func(*proxy) *atomic.Int32
+	}{
+		{"the answer to COMMIT", nil, func(p *proxy) *atomic.Int32 { return p.loseAnswerToCommit(3) }},
+		{"the answer to COMMIT of a claim", []pgsink.Option{pgsink.WithClaim()}, func(p *proxy) *atomic.Int32 { return p.loseAnswerToCommit(3) }},
+		{"half of the request", nil, func(p *proxy) *atomic.Int32 { return p.loseRequest(3) }},
+		{"half of the request of a claim", []pgsink.Option{pgsink.WithClaim()}, func(p *proxy) *atomic.Int32 { return p.loseRequest(3) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := newAppDatabase(t, databaseURL(t))
+			p := newProxy(t, db.url)
+			cmd := newCommand()
+			db.submit(cmd)
+			db.url = p.url
+			pool := db.newPool(withMode(pgx.QueryExecModeExec)) // the SQL's text is in each request
+			s := db.newSinkOn(pool, test.opts...)
+			chunks := chunksOf(cmd, 0, "0", "1", "2")
+			for _, step := range []struct {
+				name string
+				call func() error
+			}{
+				{"Begin", func() error { return s.Begin(t.Context(), cmd) }},
+				{"the first Write", func() error { return s.Write(t.Context(), chunks[:1]) }},
+				{"the second Write", func() error { return s.Write(t.Context(), chunks[1:]) }},
+				{"End", func() error { return s.End(t.Context(), completed(cmd, 3)) }},
+			} {
+				lost := test.lose(p)
+				if err := step.call(); err != nil {
+					t.Fatalf("%s: %v", step.name, err)
+				}
+				if lost.Load() == 0 {
+					t.Fatalf("%s: nothing was lost", step.name)
+				}
+			}
+			want := stored{Status: "completed", Completed: true, Chunks: []string{"0", "1", "2"}, Audit: []string{"command_completed"}}
+			if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestExactlyOneOfEightContendersGetsTheClaim(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		submit bool // the application has inserted the row
+		lose   bool // answers to COMMIT get lost
+	}{
+		{"of a row that is pending", true, false},
+		{"of a command without a row", false, false},
+		{"of a row that is pending, over a link that breaks", true, true},
+		{"of a command without a row, over a link that breaks", false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := newAppDatabase(t, databaseURL(t))
+			p := newProxy(t, db.url)
+			admin := db.url
+			db.url = p.url
+			sinks := make([]*pgsink.Sink, 8)
+			for i := range sinks {
+				sinks[i] = db.newSink(pgsink.WithClaim())
+			}
+			db.url = admin
+			for range 20 {
+				cmd := db.admitted()
+				if test.submit {
+					db.submit(cmd)
+				}
+				if test.lose {
+					p.loseAnswerToCommit(5)
+				}
+				var wg sync.WaitGroup
+				errs := make([]error, len(sinks))
+				for i, s := range sinks {
+					wg.Go(func() { errs[i] = s.Begin(t.Context(), cmd) })
+				}
+				wg.Wait()
+				winner := -1
+				for i, err := range errs {
+					switch {
+					case err == nil && winner < 0:
+						winner = i
+					case err == nil:
+						t.Fatalf("contenders %d and %d both got it", winner, i)
+					case !errors.Is(err, pgsink.ErrClaimed):
+						t.Fatalf("contender %d: got %v, want ErrClaimed", i, err)
+					}
+				}
+				if winner < 0 {
+					t.Fatal("nobody got it")
+				}
+				s := sinks[winner]
+				if err := errors.Join(s.Write(t.Context(), chunksOf(cmd, 0, "1")), s.End(t.Context(), completed(cmd, 1))); err != nil {
+					t.Fatal(err)
+				}
+				want := stored{Status: "completed", Completed: true, Chunks: []string{"1"}, Audit: []string{"command_completed"}}
+				if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+					t.Fatalf("(-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+// The claim's token is gone soon after: nobody mistakes it for an error.
+func TestAClaimLeavesNoTrace(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	s := db.newSink(pgsink.WithClaim())
+	cmd := newCommand()
+	if err := s.Begin(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil { // what was under way is done
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(stored{Status: "in_progress"}, db.stored(cmd.ID), emptyIsNil); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What cannot pass is not retried.
+func TestFailuresThatCannotPassAreReportedAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		spoil  func(t *testing.T, db *database) func(*pgxpool.Config)
+		reason []string
+	}{
+		{"a read-only server", func(*testing.T, *database) func(*pgxpool.Config) {
+			return func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on" }
+		}, []string{"25006", "read-only"}},
+		{"a missing table", func(_ *testing.T, db *database) func(*pgxpool.Config) {
+			db.exec(`DROP TABLE {audit_logs}`)
+			return nil
+		}, []string{"42P01", "audit_logs", "Migrate"}},
+		{"a missing privilege", func(t *testing.T, db *database) func(*pgxpool.Config) {
+			t.Helper()
+			role := pgx.Identifier{"role " + uuid.NewString()}.Sanitize()
+			db.exec(`CREATE ROLE ` + role + `; GRANT USAGE ON SCHEMA ` + pgx.Identifier{db.schema}.Sanitize() + ` TO ` + role +
+				`; GRANT SELECT, UPDATE, INSERT ON {commands} TO ` + role + `; GRANT SELECT ON {responses} TO ` + role)
+			t.Cleanup(func() { db.exec(`DROP OWNED BY ` + role + `; DROP ROLE ` + role) })
+			return func(c *pgxpool.Config) {
+				c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+					_, err := conn.Exec(ctx, "SET ROLE "+role)
+					return err
+				}
+			}
+		}, []string{"42501", "permission denied", "responses"}},
+		{"a database that is not there", func(*testing.T, *database) func(*pgxpool.Config) {
+			return func(c *pgxpool.Config) { c.ConnConfig.Database = "nobody" }
+		}, []string{"3D000", "nobody"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			s := db.newSinkOn(db.newPool(test.spoil(t, db)))
+			start := time.Now()
+			cmd := newCommand()
+			err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, "1"))
+			if err == nil {
+				t.Fatal("got no error")
+			}
+			for _, reason := range test.reason {
+				if !strings.Contains(err.Error(), reason) {
+					t.Errorf("got %q, want it to say %q", err, reason)
+				}
+			}
+			if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.Code != test.reason[0] {
+				t.Errorf("got %v, want the server's own error within reach", err)
+			}
+			if took := time.Since(start); took > 20*time.Second {
+				t.Errorf("took %v: it was retried", took)
+			}
+		})
+	}
+}
+
+func TestATransientFailureIsRetriedOnlySoLong(t *testing.T) {
+	t.Parallel()
+	pool := newUnreachablePool(t, func() {})
+	s := pgsink.New(pool, pgsink.WithRetryFor(300*time.Millisecond))
+	err := s.Begin(t.Context(), newCommand())
+	if err == nil || !strings.Contains(err.Error(), "300ms") || !strings.Contains(err.Error(), "connect") {
+		t.Errorf("got %v, want how long it was tried and why it failed", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	patient := pgsink.New(pool)
+	err = patient.Begin(ctx, newCommand())
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "connect") {
+		t.Errorf("got %v, want the deadline and why it failed", err)
+	}
+	for _, s := range []*pgsink.Sink{s, patient} {
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// newUnreachablePool is for a port that nobody listens on. It calls trying before each attempt.
+func newUnreachablePool(t *testing.T, trying func()) *pgxpool.Pool {
+	t.Helper()
+	config, err := pgxpool.ParseConfig("postgres://nobody@127.0.0.1:1/none?sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { trying(); return nil }
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func TestAPoolThatIsExhaustedForAWhile(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	pool := db.newPool(func(c *pgxpool.Config) { c.MaxConns = 1 })
+	s := db.newSinkOn(pool)
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := newCommand()
+	done := make(chan error, 1)
+	go func() { done <- execute(context.WithoutCancel(t.Context()), s, cmd, chunksOf(cmd, 0, "1")) }()
+	timer := time.NewTimer(100 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		t.Fatalf("got %v while there was no connection", err)
+	case <-timer.C:
+	}
+	conn.Release()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Another transaction holds one command's row: its neighbours do not wait, and its caller may leave.
+func TestALockedRowDelaysItsOwnCommandAlone(t *testing.T) {
+	t.Parallel()
+	db := newAppDatabase(t, databaseURL(t))
+	s := db.newSink(pgsink.WithWriters(1))
+	held := newCommand()
+	db.submit(held)
+	tx, err := db.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), db.sql(`UPDATE {commands} SET submitted_at = submitted_at`)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := s.Begin(ctx, held); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "55P03") {
+		t.Errorf("got %v, want the deadline and that the row was locked", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Begin(t.Context(), held) }()
+	var wg sync.WaitGroup
+	for range 20 {
+		cmd := db.admitted()
+		wg.Go(func() {
+			if err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, "1", "2")); err != nil {
+				t.Errorf("a neighbour: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case err := <-done:
+		t.Errorf("Begin: got %v while the row was locked", err)
+	default:
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// The application inserts a command, runs it, and has not committed yet.
+func TestARowThatIsBeingInsertedDelaysItsOwnCommandAlone(t *testing.T) {
+	t.Parallel()
+	db := newAppDatabase(t, databaseURL(t))
+	s := db.newSink(pgsink.WithWriters(1))
+	cmd := db.admitted()
+	tx, err := db.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = tx.Exec(t.Context(), db.sql(`INSERT INTO {commands} (command_id, user_id, vehicle_id, command_name) VALUES ($1::uuid, $2::uuid, $3::uuid, 'from the application')`),
+		cmd.ID.String(), cmd.UserID.String(), cmd.VehicleID.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- execute(context.WithoutCancel(t.Context()), s, cmd, chunksOf(cmd, 0, "1")) }()
+	var wg sync.WaitGroup
+	for range 20 {
+		neighbour := db.admitted()
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if err := execute(ctx, s, neighbour, chunksOf(neighbour, 0, "1", "2")); err != nil {
+				t.Errorf("a neighbour: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	want := stored{Status: "completed", Completed: true, Chunks: []string{"1"}, Audit: []string{"command_completed"}}
+	if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := query[string](db, `SELECT command_name FROM {commands} WHERE command_id = $1::uuid`, cmd.ID.String()); got != "from the application" {
+		t.Errorf("command_name: got %q, want the application's row", got)
+	}
+}
+
+// The caller of Begin leaves while its transaction is under way, which is then committed.
+func TestACommandThatBeganInVainIsEnded(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	p := newProxy(t, db.url)
+	db.url = p.url
+	s := db.newSink(pgsink.WithRetryFor(0))
+	cmd := newCommand()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	left := make(chan struct{})
+	hold := func(fromServer bool, data []byte) int {
+		if fromServer && bytes.Contains(data, committed) {
+			cancel()
+			<-left
+		}
+		return len(data)
+	}
+	p.cut.Store(&hold)
+	err := s.Begin(ctx, cmd)
+	close(left)
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want canceled", err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := stored{Status: "failed", ErrorMessage: "canceled before the vehicle was asked", Completed: true, Audit: []string{"command_failed"}}
+	if diff := cmp.Diff(want, db.stored(cmd.ID), emptyIsNil); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestCloseFinishesWhatIsUnderWayAndRefusesTheRest(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	s := db.newSink()
+	running := newCommand()
+	if err := s.Begin(t.Context(), running); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, call := range map[string]func() error{
+		"Begin": func() error { return s.Begin(t.Context(), newCommand()) },
+		"Write": func() error { return s.Write(t.Context(), chunksOf(running, 0, "1")) },
+		"End":   func() error { return s.End(t.Context(), completed(running, 0)) },
+	} {
+		if err := call(); !errors.Is(err, pgsink.ErrClosed) {
+			t.Errorf("%s: got %v, want ErrClosed", name, err)
+		}
+	}
+}
+
+func TestCloseGivesUpWhenItsContextEnds(t *testing.T) {
+	t.Parallel()
+	trying := make(chan struct{})
+	var once sync.Once
+	s := pgsink.New(newUnreachablePool(t, func() { once.Do(func() { close(trying) }) }))
+	done := make(chan error, 1)
+	go func() { done <- s.Begin(context.WithoutCancel(t.Context()), newCommand()) }()
+	<-trying
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := s.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Close: got %v, want the deadline", err)
+	}
+	if err := <-done; !errors.Is(err, pgsink.ErrClosed) {
+		t.Errorf("Begin: got %v, want ErrClosed", err)
+	}
+}
+
+// Several processes run the same commands at once, in groups that overlap: none deadlocks, and no answer is a mix.
+func TestOverlappingGroupsDoNotDeadlock(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	deadlocks := query[int64](db, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`)
+	cmds := make([]vehicle.Command, 30)
+	for i := range cmds {
+		cmds[i] = newCommand()
+	}
+	var wg sync.WaitGroup
+	for r := range 4 {
+		s := db.newSink()
+		for _, cmd := range cmds {
+			wg.Go(func() {
+				for range 3 {
+					own := fmt.Sprintf(`"%d %s"`, r, uuid.New())
+					chunks := chunksOf(cmd, 0, own, own, own, own)
+					err := execute(t.Context(), s, cmd, chunks[:1], chunks[1:3], chunks[3:])
+					if errors.Is(err, pgsink.ErrReplaced) {
+						err = nil // as it should
+						_ = s.End(t.Context(), failed(cmd, pgsink.ErrReplaced))
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, cmd := range cmds {
+		chunks := db.stored(cmd.ID).Chunks
+		for _, c := range chunks {
+			if c != chunks[0] {
+				t.Errorf("got a mix: %q", chunks)
+			}
+		}
+	}
+	if _, err := db.pool.Exec(t.Context(), `SELECT pg_stat_clear_snapshot()`); err != nil {
+		t.Fatal(err)
+	}
+	if got := query[int64](db, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`); got != deadlocks {
+		t.Errorf("got %d deadlocks", got-deadlocks)
+	}
+}

@@ -1,0 +1,202 @@
+package pgsink
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/sovd-go/vehicle"
+)
+
+// op is what one call asks of the database. Its data does not refer to the caller's slices: the caller may be gone
+// before it is done.
+type op struct {
+	command uuid.UUID
+	// One of these says what is asked.
+	begin  *beginning
+	rows   *rows
+	end    *ending
+	settle string // the token to be removed of a claim that succeeded; nobody waits for it
+
+	ctx    context.Context    // of the caller
+	cancel context.CancelFunc // of ctx, where the op has no caller
+	done   chan struct{}      // closed when err is set
+	err    error
+
+	// The following belong to Sink.mu.
+	abandoned bool
+	last      error     // the last failure of those that may pass
+	until     time.Time // no retry after it
+	tries     int       // that got stuck: it is not tried with others any more
+	notBefore time.Time
+}
+
+// mark tells the rows of one run from those of another, in tables that have no column for it: the run's
+// first chunk is stored with the time when this run received it.
+type mark struct {
+	id     uuid.UUID // of the first chunk; before it, of the chunk that should come first
+	at     time.Time // zero before the first chunk
+	stored bool      // the first chunk is known to be stored
+}
+
+func unmarked(command uuid.UUID) mark {
+	return mark{id: vehicle.Chunk{CommandID: command}.ID()}
+}
+
+type beginning struct {
+	cmd    vehicle.Command
+	params string
+	token  string // of the claim; "" without one
+}
+
+// maxName is how many characters commands.command_name holds.
+const maxName = 100
+
+func newBegin(cmd vehicle.Command, claim bool) (*op, error) {
+	switch {
+	case !utf8.ValidString(cmd.Name) || strings.ContainsRune(cmd.Name, 0):
+		return nil, errors.New("pgsink: the command's name holds what PostgreSQL's text cannot")
+	case utf8.RuneCountInString(cmd.Name) > maxName:
+		return nil, fmt.Errorf("pgsink: the command's name has more than %d characters", maxName)
+	}
+	b := &beginning{cmd: cmd, params: "{}"}
+	if len(cmd.Params) > 0 {
+		text, err := json.Marshal(cmd.Params)
+		if err != nil {
+			return nil, &dbError{text: "the command's parameters cannot be encoded as JSON", cause: err}
+		}
+		b.params, _ = toJSONB(text) // Marshal writes valid UTF-8
+	}
+	b.cmd.Params = nil // the caller's
+	if claim {
+		b.token = "claimed: " + uuid.NewString()
+	}
+	return &op{command: cmd.ID, begin: b, done: make(chan struct{})}, nil
+}
+
+// rows are a batch of chunks, column by column.
+type rows struct {
+	mark     mark
+	ids      []pgtype.UUID
+	payloads []string
+	seqs     []int32
+	finals   []bool
+	times    []time.Time
+	bytes    int
+	repeated bool // they may have been committed before
+	wrapped  bool // all payloads are, because the server refused one of them as it was
+}
+
+// A transaction's size: large enough for what it costs by itself not to count (see BenchmarkRows), and small enough for those that
+// wait behind it.
+const (
+	maxRows  = 4096
+	maxBytes = 4 << 20
+)
+
+// newWrite takes as many of the chunks as fit into one transaction, at least one, and says how many. It sets the run's
+// mark where it has none yet.
+func newWrite(command uuid.UUID, chunks []vehicle.Chunk, m *mark) (*op, int, error) {
+	n, size := 0, 0
+	for n < len(chunks) && n < maxRows && (n == 0 || size+len(chunks[n].Payload) <= maxBytes) {
+		size += len(chunks[n].Payload)
+		n++
+	}
+	r := &rows{
+		ids:      make([]pgtype.UUID, n),
+		payloads: make([]string, n),
+		seqs:     make([]int32, n),
+		finals:   make([]bool, n),
+		times:    make([]time.Time, n),
+		bytes:    size,
+	}
+	for i, c := range chunks[:n] {
+		payload, ok := toJSONB(c.Payload)
+		if !ok {
+			return nil, 0, fmt.Errorf("pgsink: the payload of chunk %d is not valid UTF-8", c.Seq)
+		}
+		c.CommandID = command
+		r.ids[i] = toUUID(c.ID())
+		r.payloads[i], r.seqs[i], r.finals[i], r.times[i] = payload, c.Seq, c.Final, toTime(c.ReceivedAt)
+	}
+	if m.at.IsZero() {
+		m.id, m.at = r.ids[0].Bytes, r.times[0]
+	}
+	r.mark = *m
+	return &op{command: command, rows: r, done: make(chan struct{})}, n, nil
+}
+
+// wrapAll wraps the payloads that are not.
+func (r *rows) wrapAll() {
+	for i, payload := range r.payloads {
+		if unwrapped := unwrap([]byte(payload)); string(unwrapped) == payload {
+			r.payloads[i] = wrap(unwrapped)
+		}
+	}
+	r.wrapped = true
+}
+
+type ending struct {
+	mark    mark
+	status  vehicle.Status
+	message string // of a failure
+	at      time.Time
+	auditID pgtype.UUID
+	action  string
+	details string
+}
+
+func newEnd(res vehicle.Result, m mark) *op {
+	id := res.Command.ID
+	e := &ending{mark: m, status: res.Status, at: toTime(res.FinishedAt)}
+	details := struct {
+		CommandName string  `json:"command_name"`
+		ChunkCount  *int    `json:"chunk_count,omitempty"`
+		Error       *string `json:"error,omitempty"`
+	}{CommandName: toText(res.Command.Name)}
+	if res.Status == vehicle.StatusCompleted {
+		e.action = "command_completed"
+		details.ChunkCount = &res.Chunks
+	} else {
+		e.action, e.status = "command_failed", vehicle.StatusFailed
+		e.message = "failed for an unknown reason"
+		if res.Err != nil {
+			e.message = toText(res.Err.Error())
+		}
+		details.Error = &e.message
+	}
+	text, _ := json.Marshal(details) //nolint:errchkjson // strings and an int
+	e.details, _ = toJSONB(text)
+	e.auditID = toUUID(auditID(id, e.action))
+	return &op{command: id, end: e, done: make(chan struct{})}
+}
+
+// auditID is a UUIDv5, like [vehicle.Chunk.ID]: one row for each command and action, however often it is written.
+func auditID(command uuid.UUID, action string) uuid.UUID {
+	return uuid.NewSHA1(command, []byte("audit:"+action))
+}
+
+func toUUID(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
+
+// toNullUUID makes NULL of the zero UUID.
+func toNullUUID(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: id != uuid.Nil} }
+
+// toTime is t as PostgreSQL keeps it, in microseconds; now where t is zero.
+func toTime(t time.Time) time.Time {
+	if t.IsZero() {
+		t = time.Now()
+	}
+	return t.UTC().Truncate(time.Microsecond)
+}
+
+// toText is s as PostgreSQL's text can hold it.
+func toText(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}

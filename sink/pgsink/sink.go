@@ -1,0 +1,207 @@
+package pgsink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sovd-go/vehicle"
+)
+
+// Sink is a [vehicle.Sink] that stores commands in PostgreSQL. It is safe for concurrent use; what its calls
+// return has been committed. Close it after the clients that use it.
+//
+// A call whose ctx ends returns at once. What it asked for may then still be committed: it does no harm,
+// because the End that follows, or the next run, puts things right.
+type Sink struct {
+	pool    *pgxpool.Pool
+	config  config
+	queries queries
+
+	// ctx is that of the transactions: they serve several callers each, and end when Close gives up.
+	ctx  context.Context
+	stop context.CancelFunc
+
+	mu      sync.Mutex // never held across I/O
+	runs    map[uuid.UUID]*run
+	writers []*writer
+	closed  bool
+	serving sync.WaitGroup // of the writers' goroutines
+}
+
+var _ vehicle.Sink = (*Sink)(nil)
+
+// run is one run of a command in this process. Its fields belong to the caller of Begin, Write and End, who
+// calls one after the other.
+type run struct {
+	mark mark
+}
+
+// New makes a Sink on pool, which stays the caller's to close. It does no network I/O; the Sink uses as many of the
+// pool's connections as [WithWriters] says, and only while there is something to write.
+func New(pool *pgxpool.Pool, opts ...Option) *Sink {
+	s := &Sink{pool: pool, config: newConfig(opts), runs: make(map[uuid.UUID]*run)}
+	s.queries = newQueries(s.config.schema)
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	for range s.config.writers {
+		s.writers = append(s.writers, &writer{sink: s, wake: make(chan struct{}, 1)})
+	}
+	return s
+}
+
+// Begin moves the command's row to in_progress, whatever it was before, and drops the chunks of earlier
+// runs. It inserts the row where there is none. It fails with [ErrRunning] or [ErrClaimed], for a name of more
+// than 100 characters, and where the database does not know the vehicle or the user.
+func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
+	o, err := newBegin(cmd, s.config.claim)
+	if err != nil {
+		return err
+	}
+	r := &run{mark: unmarked(cmd.ID)}
+	if err := s.register(cmd.ID, r); err != nil {
+		return err
+	}
+	if err := s.do(ctx, o); err != nil {
+		s.unregister(cmd.ID, r)
+		return err
+	}
+	return nil
+}
+
+// Write stores the chunks. A large batch is stored in several transactions, its beginning first.
+func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
+	if len(chunks) == 0 {
+		return nil
+	}
+	id := chunks[0].CommandID
+	r, err := s.running(id)
+	if err != nil {
+		return err
+	}
+	for len(chunks) > 0 {
+		o, n, err := newWrite(id, chunks, &r.mark)
+		if err != nil {
+			return err
+		}
+		if err := s.do(ctx, o); err != nil {
+			return err
+		}
+		r.mark.stored = true
+		chunks = chunks[n:]
+	}
+	return nil
+}
+
+// End moves the command's row to completed or failed and adds a row to the audit trail.
+func (s *Sink) End(ctx context.Context, res vehicle.Result) error {
+	id := res.Command.ID
+	r, err := s.running(id)
+	if err != nil {
+		return err
+	}
+	defer s.unregister(id, r)
+	return s.do(ctx, newEnd(res, r.mark))
+}
+
+// Close waits until all that was asked for is committed, or ctx ends, and stops. Calls after it, and those that it
+// had to cut short, return [ErrClosed]; then Close returns ctx's error. It may be called twice. The pool stays open.
+func (s *Sink) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.serving.Wait()
+	}()
+	select {
+	case <-done:
+		s.stop()
+		return nil
+	case <-ctx.Done():
+		s.stop()
+		<-done
+		return fmt.Errorf("pgsink: closed before everything was stored: %w", ctx.Err())
+	}
+}
+
+func (s *Sink) register(id uuid.UUID, r *run) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.runs[id] != nil {
+		return ErrRunning
+	}
+	s.runs[id] = r
+	return nil
+}
+
+func (s *Sink) unregister(id uuid.UUID, r *run) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.runs[id] == r {
+		delete(s.runs, id)
+	}
+}
+
+func (s *Sink) running(id uuid.UUID) (*run, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.runs[id]
+	switch {
+	case s.closed:
+		return nil, ErrClosed
+	case r == nil:
+		return nil, fmt.Errorf("pgsink: command %s is not running here: it has not begun, or has ended", id)
+	}
+	return r, nil
+}
+
+// do has an operation done and waits until it is, or ctx ends.
+func (s *Sink) do(ctx context.Context, o *op) error {
+	if ctx.Err() != nil {
+		return left(ctx, nil)
+	}
+	o.ctx = ctx
+	if err := s.submit(o); err != nil {
+		return err
+	}
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+		return s.abandon(o)
+	}
+}
+
+// abandon leaves an operation to its writer.
+func (s *Sink) abandon(o *op) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-o.done:
+		return o.err
+	default:
+		o.abandoned = true
+		return left(o.ctx, o.last)
+	}
+}
+
+// begunInVain is called when a Begin is committed whose caller had gone. Nobody will call End, so
+// the command ends here, unless another run of it has been started since.
+func (s *Sink) begunInVain(o *op) {
+	res := vehicle.Result{Command: o.begin.cmd, Status: vehicle.StatusFailed, Err: errGone}
+	end := newEnd(res, unmarked(o.command))
+	ctx, cancel := context.WithTimeout(s.ctx, attemptTime)
+	end.ctx, end.cancel = ctx, cancel
+	if s.runs[o.command] != nil {
+		cancel()
+		return
+	}
+	s.enqueue(end)
+}
+
+var errGone = errors.New("canceled before the vehicle was asked")

@@ -1,0 +1,287 @@
+package pgsink
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// transact does the operations, each of another command, in one transaction and one round trip. When it is committed,
+// outcomes has the errors of operations that changed nothing. Otherwise alive says whether the connection survived.
+func (s *Sink) transact(ops []*op) (outcomes map[*op]error, alive bool, err error) {
+	conn, err := s.acquire()
+	if err != nil {
+		return nil, false, err
+	}
+	defer conn.Release()
+	ctx, cancel := context.WithTimeoutCause(s.ctx, attemptTime, errAttemptTime)
+	defer cancel()
+
+	t := newTransaction(&s.queries, ops)
+	if err := t.run(ctx, conn); err != nil {
+		return nil, s.rollback(ctx, conn), s.orClosed(ctx, err)
+	}
+	outcomes, err = t.outcomes(ctx, conn)
+	if err != nil {
+		return nil, !conn.Conn().IsClosed(), s.orClosed(ctx, err)
+	}
+	return outcomes, true, nil
+}
+
+func (s *Sink) acquire() (*pgxpool.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(s.ctx, acquireTime, errNoConnection)
+	defer cancel()
+	conn, err := s.pool.Acquire(ctx)
+	return conn, s.orClosed(ctx, err)
+}
+
+// orClosed puts the reason why ctx ended in the place of an error that only says that it did.
+func (s *Sink) orClosed(ctx context.Context, err error) error {
+	switch {
+	case err == nil || ctx.Err() == nil:
+		return err
+	case s.ctx.Err() != nil:
+		return ErrClosed
+	default:
+		return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+	}
+}
+
+// rollback makes the connection fit for others after a failure, and says whether it is.
+func (s *Sink) rollback(ctx context.Context, conn *pgxpool.Conn) bool {
+	if conn.Conn().IsClosed() {
+		return false
+	}
+	if conn.Conn().PgConn().TxStatus() != 'I' {
+		_, err := conn.Exec(ctx, "rollback")
+		return err == nil
+	}
+	return true
+}
+
+// transaction is a group of operations, sorted by kind and by command.
+type transaction struct {
+	queries *queries
+	batch   pgx.Batch
+
+	begins, writes, ends, settles []*op
+
+	inserted, written int64              // rows
+	ended             int                // commands
+	winners           map[uuid.UUID]bool // of the claims
+}
+
+func newTransaction(q *queries, ops []*op) *transaction {
+	t := &transaction{queries: q}
+	ops = slices.SortedFunc(slices.Values(ops), func(a, b *op) int { return bytes.Compare(a.command[:], b.command[:]) })
+	for _, o := range ops {
+		switch {
+		case o.begin != nil:
+			t.begins = append(t.begins, o)
+		case o.rows != nil:
+			t.writes = append(t.writes, o)
+		case o.end != nil:
+			t.ends = append(t.ends, o)
+		default:
+			t.settles = append(t.settles, o)
+		}
+	}
+	t.batch.Queue(q.begin)
+	if len(t.begins) > 0 {
+		t.batch.Queue(q.patience)
+	}
+	t.batch.Queue(q.lock, column(ops, command))
+	t.queueBegins()
+	t.queueSettles()
+	t.queueWrites()
+	t.queueEnds()
+	t.batch.Queue(q.commit)
+	return t
+}
+
+// column makes an array of what f gives for each operation.
+func column[T any](ops []*op, f func(*op) T) []T {
+	values := make([]T, len(ops))
+	for i, o := range ops {
+		values[i] = f(o)
+	}
+	return values
+}
+
+func command(o *op) pgtype.UUID { return toUUID(o.command) }
+
+func (t *transaction) queueBegins() {
+	ops, q := t.begins, t.queries
+	if len(ops) == 0 {
+		return
+	}
+	commands := column(ops, command)
+	users := column(ops, func(o *op) pgtype.UUID { return toNullUUID(o.begin.cmd.UserID) })
+	vehicles := column(ops, func(o *op) pgtype.UUID { return toUUID(o.begin.cmd.VehicleID) })
+	names := column(ops, func(o *op) string { return o.begin.cmd.Name })
+	params := column(ops, func(o *op) string { return o.begin.params })
+	if ops[0].begin.token == "" {
+		count := func(tag pgconn.CommandTag) error { t.inserted += tag.RowsAffected(); return nil }
+		t.batch.Queue(q.start, commands).Exec(count)
+		t.batch.Queue(q.insert, commands, users, vehicles, names, params).Exec(count)
+		return
+	}
+	tokens := column(ops, func(o *op) string { return o.begin.token })
+	t.batch.Queue(q.claim, commands, tokens)
+	t.batch.Queue(q.insertClaimed, commands, users, vehicles, names, params, tokens)
+	t.batch.Queue(q.claimed, commands, tokens).Query(func(rows pgx.Rows) (err error) {
+		t.winners, err = collectIDs(rows)
+		return err
+	})
+	t.batch.Queue(q.dropClaimed, commands, tokens)
+}
+
+func (t *transaction) queueSettles() {
+	if len(t.settles) > 0 {
+		t.batch.Queue(t.queries.settle, column(t.settles, command), column(t.settles, func(o *op) string { return o.settle }))
+	}
+}
+
+func (t *transaction) queueWrites() {
+	if len(t.writes) == 0 {
+		return
+	}
+	n := 0
+	for _, o := range t.writes {
+		n += len(o.rows.ids)
+	}
+	all := rows{
+		ids:      make([]pgtype.UUID, 0, n),
+		payloads: make([]string, 0, n),
+		seqs:     make([]int32, 0, n),
+		finals:   make([]bool, 0, n),
+		times:    make([]time.Time, 0, n),
+	}
+	runs := make([]int32, 0, n) // which of the commands each row belongs to, from 1
+	run := int32(0)
+	query := t.queries.write
+	for _, o := range t.writes {
+		if o.rows.repeated {
+			query = t.queries.rewrite
+		}
+		all.ids = append(all.ids, o.rows.ids...)
+		all.payloads = append(all.payloads, o.rows.payloads...)
+		all.seqs = append(all.seqs, o.rows.seqs...)
+		all.finals = append(all.finals, o.rows.finals...)
+		all.times = append(all.times, o.rows.times...)
+		run++
+		for range o.rows.ids {
+			runs = append(runs, run)
+		}
+	}
+	ids, times, stored := marks(t.writes, func(o *op) mark { return o.rows.mark })
+	t.batch.Queue(query, all.ids, all.payloads, all.seqs, all.finals, all.times, runs,
+		column(t.writes, command), ids, times, stored,
+	).Exec(func(tag pgconn.CommandTag) error { t.written = tag.RowsAffected() - int64(n); return nil })
+}
+
+func (t *transaction) queueEnds() {
+	if len(t.ends) == 0 {
+		return
+	}
+	commands, statuses, times := endColumns(t.ends)
+	markIDs, markTimes, stored := marks(t.ends, func(o *op) mark { return o.end.mark })
+	t.batch.Queue(t.queries.end, commands, statuses, column(t.ends, func(o *op) string { return o.end.message }), times,
+		markIDs, markTimes, stored,
+		column(t.ends, func(o *op) pgtype.UUID { return o.end.auditID }),
+		column(t.ends, func(o *op) string { return o.end.action }),
+		column(t.ends, func(o *op) string { return o.end.details }),
+	).QueryRow(func(row pgx.Row) error { return row.Scan(&t.ended) })
+}
+
+func endColumns(ops []*op) (commands []pgtype.UUID, statuses []string, times []time.Time) {
+	return column(ops, command),
+		column(ops, func(o *op) string { return string(o.end.status) }),
+		column(ops, func(o *op) time.Time { return o.end.at })
+}
+
+func marks(ops []*op, f func(*op) mark) (ids []pgtype.UUID, times []pgtype.Timestamptz, stored []bool) {
+	return column(ops, func(o *op) pgtype.UUID { return toUUID(f(o).id) }),
+		column(ops, func(o *op) pgtype.Timestamptz { return pgtype.Timestamptz{Time: f(o).at, Valid: !f(o).at.IsZero()} }),
+		column(ops, func(o *op) bool { return f(o).stored })
+}
+
+// errRaced is a row of commands that was inserted while the transaction ran. What comes next will see it.
+var errRaced = &pgconn.PgError{Code: codeSerialization, Message: "the command's row appeared while it was being inserted"}
+
+// run sends the statements and reads their results.
+func (t *transaction) run(ctx context.Context, conn *pgxpool.Conn) error {
+	return conn.SendBatch(ctx, &t.batch).Close()
+}
+
+// outcomes looks into a committed transaction for operations that changed nothing.
+func (t *transaction) outcomes(ctx context.Context, conn *pgxpool.Conn) (map[*op]error, error) {
+	outcomes := make(map[*op]error)
+	if len(t.begins) > 0 {
+		claims := t.begins[0].begin.token != ""
+		switch {
+		case !claims && t.inserted != int64(len(t.begins)):
+			return nil, errRaced
+		case claims:
+			for _, o := range t.begins {
+				if !t.winners[o.command] {
+					outcomes[o] = ErrClaimed
+				}
+			}
+		}
+	}
+	if t.written != 0 { // repeated, or replaced
+		ids, times, _ := marks(t.writes, func(o *op) mark { return o.rows.mark })
+		if err := t.find(ctx, conn, outcomes, t.writes, t.queries.unmarkedWrites, column(t.writes, command), ids, times); err != nil {
+			return nil, err
+		}
+	}
+	if t.ended != len(t.ends) {
+		commands, statuses, times := endColumns(t.ends)
+		if err := t.find(ctx, conn, outcomes, t.ends, t.queries.unmarkedEnds, commands, statuses, times); err != nil {
+			return nil, err
+		}
+	}
+	return outcomes, nil
+}
+
+// find asks which of the operations changed nothing.
+func (t *transaction) find(ctx context.Context, conn *pgxpool.Conn, outcomes map[*op]error, ops []*op, query string, args ...any) error {
+	rows, err := conn.Query(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	replaced, err := collectIDs(rows)
+	if err != nil {
+		return err
+	}
+	for _, o := range ops {
+		if replaced[o.command] {
+			outcomes[o] = ErrReplaced
+		}
+	}
+	return nil
+}
+
+// collectIDs reads rows of one UUID each, as text: so they come in the same way in every mode of pgx.
+func collectIDs(rows pgx.Rows) (map[uuid.UUID]bool, error) {
+	ids := make(map[uuid.UUID]bool)
+	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, text := range texts {
+		id, err := uuid.Parse(text)
+		if err != nil {
+			return nil, errors.New("pgsink: the database returned a broken UUID")
+		}
+		ids[id] = true
+	}
+	return ids, err
+}

@@ -1,0 +1,210 @@
+package pgsink_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sovd-go/vehicle/sink/pgsink"
+)
+
+// A process of this test binary with workerURL set is a worker: it runs the commands that workerSchema's table has,
+// and says a line on standard output for each that it has done.
+const (
+	workerURL    = "PGSINK_TEST_WORKER_URL"
+	workerSchema = "PGSINK_TEST_WORKER_SCHEMA"
+	workerRun    = "PGSINK_TEST_WORKER_RUN"
+)
+
+const workerChunks = 40
+
+// work is the worker's main.
+func work(url string) int {
+	if err := workOn(context.Background(), url, os.Getenv(workerSchema), os.Getenv(workerRun)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func workOn(ctx context.Context, url, schema, run string) error {
+	pool, err := pgxpool.New(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	s := pgsink.New(pool, pgsink.WithSchema(schema))
+	db := &database{schema: schema}
+	rows, err := pool.Query(ctx, db.sql(`SELECT command_id::text FROM {commands}`))
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for rows.Next() {
+		cmd := newCommand()
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return err
+		}
+		cmd.ID = uuid.MustParse(id)
+		wg.Go(func() {
+			payloads := make([]string, workerChunks)
+			for i := range payloads {
+				payloads[i] = fmt.Sprintf(`"%s %d"`, run, i)
+			}
+			chunks := chunksOf(cmd, 0, payloads...)
+			err := execute(ctx, s, cmd, chunks[:1], chunks[1:7], chunks[7:30], chunks[30:])
+			mu.Lock()
+			defer mu.Unlock()
+			fmt.Println("done", err)
+		})
+	}
+	wg.Wait()
+	return s.Close(ctx)
+}
+
+func TestAKilledProcessIsStartedAgainAndRunsTheSameCommands(t *testing.T) {
+	t.Parallel()
+	db := newAppDatabase(t, databaseURL(t))
+	const commands = 100
+	ids := make([]uuid.UUID, commands)
+	for i := range ids {
+		cmd := newCommand()
+		db.submit(cmd)
+		ids[i] = cmd.ID
+	}
+	for run, killAfter := range []int{1, 20, 60, commands} {
+		start := func() *exec.Cmd {
+			cmd := exec.CommandContext(t.Context(), os.Args[0])
+			cmd.Env = append(os.Environ(), workerURL+"="+db.url, workerSchema+"="+db.schema, fmt.Sprintf("%s=run %d", workerRun, run))
+			cmd.Stderr = os.Stderr
+			return cmd
+		}
+		cmd := start()
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		done := 0
+		for lines := bufio.NewScanner(out); done < killAfter && lines.Scan(); done++ {
+			if !strings.HasSuffix(lines.Text(), "<nil>") {
+				t.Fatal(lines.Text())
+			}
+		}
+		if done < killAfter {
+			t.Fatalf("run %d ended after %d commands", run, done)
+		}
+		if killAfter < commands {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = cmd.Wait()
+	}
+	want := make([]string, workerChunks)
+	for i := range want {
+		want[i] = fmt.Sprintf(`"run 3 %d"`, i)
+	}
+	for _, id := range ids {
+		got := db.stored(id)
+		if got.Status != "completed" {
+			t.Errorf("got status %q", got.Status)
+		}
+		if diff := cmp.Diff(want, got.Chunks); diff != "" {
+			t.Errorf("the chunks (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]string{"command_completed"}, got.Audit); diff != "" {
+			t.Errorf("the audit trail (-want +got):\n%s", diff)
+		}
+	}
+}
+
+func TestRecoverEndsWhatACrashedProcessLeft(t *testing.T) {
+	t.Parallel()
+	db := newAppDatabase(t, databaseURL(t))
+	crashed, s := db.newSink(), db.newSink()
+	begin := func(s *pgsink.Sink, submitted, answered time.Duration) uuid.UUID {
+		t.Helper()
+		cmd := newCommand()
+		db.submit(cmd)
+		if err := s.Begin(t.Context(), cmd); err != nil {
+			t.Fatal(err)
+		}
+		db.exec(`UPDATE {commands} SET submitted_at = now() - $2::bigint * interval '1 microsecond' WHERE command_id = $1::uuid`, cmd.ID.String(), submitted.Microseconds())
+		if answered > 0 {
+			chunks := chunksOf(cmd, 0, "1")
+			chunks[0].ReceivedAt = time.Now().Add(-answered)
+			if err := s.Write(t.Context(), chunks); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return cmd.ID
+	}
+	silent := begin(crashed, time.Hour, 0)
+	answered := begin(crashed, time.Hour, 50*time.Minute)
+	lately := begin(crashed, time.Hour, time.Minute)
+	young := begin(crashed, time.Minute, 0)
+	ours := begin(s, time.Hour, 0)
+	pending := newCommand()
+	db.submit(pending)
+	db.exec(`UPDATE {commands} SET submitted_at = now() - interval '1 day' WHERE status = 'pending'`)
+	for i, want := range []int64{2, 0} {
+		if got, err := s.Recover(t.Context(), 30*time.Minute); err != nil || got != want {
+			t.Errorf("call %d: got %d, %v, want %d", i+1, got, err, want)
+		}
+	}
+	for _, id := range []uuid.UUID{silent, answered} {
+		got := db.stored(id)
+		if got.Status != "failed" || !strings.Contains(got.ErrorMessage, "interrupted") || !got.Completed || !cmp.Equal(got.Audit, []string{"command_failed"}) {
+			t.Errorf("got %+v", got)
+		}
+	}
+	details := `SELECT details->>'command_name' || ': ' || (details->>'error') FROM {audit_logs} WHERE command_id = $1::uuid`
+	if got := query[string](db, details, silent.String()); !strings.HasPrefix(got, "ReadDTC: interrupted") {
+		t.Errorf("the audit row's details: got %q", got)
+	}
+	for name, id := range map[string]uuid.UUID{"answered lately": lately, "submitted lately": young, "running here": ours} {
+		if got := db.stored(id); got.Status != "in_progress" || got.Completed || len(got.Audit) > 0 {
+			t.Errorf("%s: got %+v", name, got)
+		}
+	}
+	if got := db.stored(pending.ID); got.Status != "pending" {
+		t.Errorf("a pending command: got %+v", got)
+	}
+}
+
+func TestRecoverTakesManyInBatches(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	s := db.newSink()
+	db.exec(`INSERT INTO {commands} (command_id, vehicle_id, command_name, status, submitted_at)
+		SELECT gen_random_uuid(), gen_random_uuid(), 'ReadDTC', 'in_progress', now() - interval '1 hour' FROM generate_series(1, 1234)`)
+	cmd := newCommand()
+	if err := s.Begin(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	db.exec(`UPDATE {commands} SET submitted_at = now() - interval '1 day'`)
+	if got, err := s.Recover(t.Context(), time.Minute); err != nil || got != 1234 {
+		t.Errorf("got %d, %v, want 1234", got, err)
+	}
+	if got := query[int64](db, `SELECT count(*) FROM {audit_logs} WHERE action = 'command_failed'`); got != 1234 {
+		t.Errorf("got %d audit rows, want 1234", got)
+	}
+	if got := db.stored(cmd.ID).Status; got != "in_progress" {
+		t.Errorf("the command of this process: got %s", got)
+	}
+}

@@ -1,0 +1,272 @@
+package pgsink
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// writer does the operations of its share of the commands. It takes all that wait and does them in one
+// transaction (group commit): while that is under way the next ones gather, so groups grow with the load and
+// nobody waits for a timer. Its goroutine runs only while there is something to do.
+//
+// An operation that has to wait (for a server that is down, for a row that somebody has locked) goes back
+// into the queue. Operations of one command keep their order.
+type writer struct {
+	sink *Sink
+	wake chan struct{} // something was added to the queue
+
+	// Of Sink.mu.
+	queue   []*op
+	serving bool
+
+	// Of the goroutine.
+	failures int       // in a row
+	paused   time.Time // until when: the server is down
+	limit    int       // how many operations may share a transaction; 0 means no limit
+}
+
+// Limits in time.
+const (
+	acquireTime = 5 * time.Second  // for a connection of the pool
+	attemptTime = 15 * time.Second // for a transaction; a server that vanished says nothing
+	minPause    = 10 * time.Millisecond
+	maxPause    = time.Second
+)
+
+// maxOps bounds how many commands share a transaction, and so its share of a failure.
+const maxOps = 512
+
+// submit gives an operation to the command's writer.
+func (s *Sink) submit(o *op) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.enqueue(o)
+	return nil
+}
+
+// enqueue is submit for who holds the lock, and for what still has to be done after Close.
+func (s *Sink) enqueue(o *op) {
+	o.until = time.Now().Add(s.config.retryFor)
+	w := s.writers[int(o.command[len(o.command)-1])%len(s.writers)]
+	w.queue = append(w.queue, o)
+	if w.serving {
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+		return
+	}
+	w.serving = true
+	s.serving.Go(w.serve)
+}
+
+// serve works until the queue is empty.
+func (w *writer) serve() {
+	for {
+		group, wait, more := w.take()
+		switch {
+		case len(group) > 0:
+			w.putBack(w.try(group))
+		case more:
+			w.rest(wait)
+		default:
+			return
+		}
+	}
+}
+
+// take removes from the queue what shall be done now, and gives up what nobody waits for any more. Where that is
+// nothing it says how long to wait, and whether there is more at all.
+func (w *writer) take() (group []*op, wait time.Duration, more bool) {
+	s := w.sink
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	wait = max(w.paused.Sub(now), 0)
+	paused := wait > 0
+	if !paused {
+		wait = maxPause
+	}
+	limit, rows, bytes := maxOps, 0, 0 // of the group
+	if w.limit > 0 {
+		limit = w.limit
+	}
+	busy := make(map[[16]byte]bool, len(w.queue))
+	var rest []*op
+	for _, o := range w.queue {
+		switch {
+		case s.ctx.Err() != nil:
+			o.finish(ErrClosed)
+			continue
+		case o.ctx.Err() != nil:
+			o.finish(left(o.ctx, o.last))
+			continue
+		case o.last != nil && now.After(o.until):
+			o.finish(retriedFor(s.config.retryFor, o.last))
+			continue
+		}
+		ready := !paused && !busy[o.command] && len(group) < limit && !now.Before(o.notBefore) &&
+			(len(group) == 0 || o.tries == 0 && (o.rows == nil || rows+len(o.rows.ids) <= maxRows && bytes+o.rows.bytes <= maxBytes))
+		if o.settle == "" { // who removes a claim's token is in nobody's way
+			busy[o.command] = true
+		}
+		if !ready {
+			if !paused && o.notBefore.After(now) {
+				wait = min(wait, o.notBefore.Sub(now))
+			}
+			rest = append(rest, o)
+			continue
+		}
+		if o.rows != nil {
+			rows += len(o.rows.ids)
+			bytes += o.rows.bytes
+		}
+		group = append(group, o)
+		if o.tries > 0 {
+			limit = 1
+		}
+	}
+	w.queue = rest
+	w.serving = len(group) > 0 || len(rest) > 0
+	return group, wait, w.serving
+}
+
+// putBack returns operations to the head of the queue.
+func (w *writer) putBack(ops []*op) {
+	if len(ops) == 0 {
+		return
+	}
+	w.sink.mu.Lock()
+	defer w.sink.mu.Unlock()
+	w.queue = slices.Concat(ops, w.queue)
+}
+
+// rest waits for d, or for something new to do, or for the end.
+func (w *writer) rest(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-w.wake:
+	case <-w.sink.ctx.Done():
+	}
+}
+
+// try does the operations in one transaction. Where one of them makes it fail, it divides them until that one
+// is alone. It returns those that are to be tried again later.
+func (w *writer) try(ops []*op) (again []*op) {
+	outcomes, alive, err := w.sink.transact(ops)
+	if err == nil {
+		w.failures, w.limit = 0, 0
+		w.sink.finish(ops, outcomes)
+		return nil
+	}
+	verdict := judge(err, alive)
+	err = newDBError(err)
+	first := markRepeated(ops)
+	switch {
+	case first && isUniqueViolation(err): // somebody else had written these rows
+		return w.try(ops)
+	case verdict == down, verdict == contended:
+		w.failures++
+		w.paused = time.Now().Add(pause(w.failures))
+		if verdict == down && isAttemptTime(err) {
+			w.limit = max(len(ops)/2, 1) // one of them may be what takes so long
+		}
+		return w.sink.retry(ops, err, time.Time{})
+	case verdict == hopeless:
+		w.sink.fail(ops, err)
+		return nil
+	case len(ops) > 1:
+		half := len(ops) / 2
+		again = w.try(ops[:half])
+		if time.Now().Before(w.paused) {
+			return slices.Concat(again, ops[half:])
+		}
+		return slices.Concat(again, w.try(ops[half:]))
+	}
+	switch o := ops[0]; {
+	case verdict == stuck:
+		o.tries++
+		return w.sink.retry(ops, err, time.Now().Add(pause(o.tries)))
+	case isJSONError(err) && o.rows != nil && !o.rows.wrapped:
+		o.rows.wrapAll()
+		return w.try(ops)
+	default:
+		w.sink.fail(ops, err)
+		return nil
+	}
+}
+
+// markRepeated notes that rows may be there when they are written again. It says whether that is news.
+func markRepeated(ops []*op) (news bool) {
+	for _, o := range ops {
+		if o.rows != nil && !o.rows.repeated {
+			o.rows.repeated, news = true, true
+		}
+	}
+	return news
+}
+
+// pause is how long to wait after n failures in a row: twice as long each time, and between half and all of it, so that
+// several processes do not come back at once.
+func pause(n int) time.Duration {
+	d := min(minPause<<min(n-1, 10), maxPause)
+	return d/2 + rand.N(d/2)
+}
+
+// finish tells the callers what came of a transaction that was committed; no outcomes means that all went well.
+func (s *Sink) finish(ops []*op, outcomes map[*op]error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range ops {
+		err := outcomes[o]
+		if o.begin != nil && err == nil {
+			if o.begin.token != "" {
+				s.settleClaim(o)
+			}
+			if o.abandoned {
+				s.begunInVain(o)
+			}
+		}
+		o.finish(err)
+	}
+}
+
+// settleClaim has the token of a claim removed from the command's row.
+func (s *Sink) settleClaim(o *op) {
+	ctx, cancel := context.WithTimeout(s.ctx, attemptTime)
+	s.enqueue(&op{command: o.command, settle: o.begin.token, ctx: ctx, cancel: cancel, done: make(chan struct{})})
+}
+
+// retry notes why the operations failed and returns those that may be tried again.
+func (s *Sink) retry(ops []*op, err error, notBefore time.Time) []*op {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range ops {
+		o.last, o.notBefore = err, notBefore
+	}
+	return ops
+}
+
+func (s *Sink) fail(ops []*op, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range ops {
+		o.finish(err)
+	}
+}
+
+// finish is called once, by who holds Sink.mu.
+func (o *op) finish(err error) {
+	o.err = err
+	close(o.done)
+	if o.cancel != nil {
+		o.cancel()
+	}
+}

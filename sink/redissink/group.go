@@ -1,0 +1,301 @@
+package redissink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A group is what goes to Redis in one pipeline: everything that waits when the pipeline before it has
+// come back. Nobody waits for a timer, so a command that is alone does not pay for its company.
+//
+// The bounds below keep one pipeline from holding up a neighbour for long. What waits is bounded too:
+// each command has one request at a time.
+const (
+	maxGroupBytes    = 1 << 20
+	maxGroupCommands = 1000
+)
+
+// groupTime bounds a pipeline's wait for a connection. Its reads and writes have the client's own
+// timeouts.
+const groupTime = 10 * time.Second
+
+// workerTime is how long a goroutine waits for more before it ends. A new one for each pipeline would
+// have to grow its stack each time.
+const workerTime = 100 * time.Millisecond
+
+// request is Redis commands that one sink call waits for.
+type request struct {
+	cmds  []redis.Cmder
+	bytes int
+	state atomic.Int32
+	err   error         // of the pipeline, where no command has one
+	done  chan struct{} // closed when the commands have their results
+}
+
+// The states of a request. Whoever moves it on from waiting decides: a pipeline that takes it, or a
+// caller that no longer waits.
+const (
+	waiting int32 = iota
+	taken
+	abandoned
+)
+
+func newRequest(bytes int, cmds []redis.Cmder) *request {
+	return &request{cmds: cmds, bytes: bytes, done: make(chan struct{})}
+}
+
+// wait returns when the request is done, or with ctx's error.
+func (r *request) wait(ctx context.Context) error {
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// groups makes groups of requests. Its goroutines live while there is something to send, and a moment
+// longer.
+type groups struct {
+	rdb    redis.UniversalClient
+	width  int             // pipelines at once, for each lane
+	ctx    context.Context // ends when close gives up
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	lanes   map[*redis.Client]*lane
+	closing chan struct{} // closed by close
+	closed  bool
+	workers sync.WaitGroup
+}
+
+// lane is what waits for one node of a cluster: a node that is down holds up nobody else. Without a
+// cluster there is one lane.
+type lane struct {
+	waiting []*request
+	workers int
+	idle    int           // workers that wait and have not been called
+	call    chan struct{} // calls one of them
+}
+
+func newGroups(rdb redis.UniversalClient, width int) *groups {
+	g := &groups{rdb: rdb, width: width, lanes: make(map[*redis.Client]*lane), closing: make(chan struct{})}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	return g
+}
+
+// submit has the request sent with the next group. key decides which node of a cluster it goes to.
+func (g *groups) submit(ctx context.Context, key string, r *request) error {
+	node := g.node(ctx, key)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return ErrClosed
+	}
+	l := g.lanes[node]
+	if l == nil {
+		l = &lane{call: make(chan struct{}, g.width)}
+		g.lanes[node] = l
+	}
+	l.waiting = append(l.waiting, r)
+	switch {
+	case l.idle > 0:
+		l.idle--
+		l.call <- struct{}{}
+	case l.workers < g.width:
+		l.workers++
+		g.workers.Go(func() { g.work(node, l) })
+	}
+	return nil
+}
+
+// node is the cluster's master for key; nil where there is no cluster, or no knowing.
+func (g *groups) node(ctx context.Context, key string) *redis.Client {
+	cluster, ok := g.rdb.(*redis.ClusterClient)
+	if !ok {
+		return nil
+	}
+	node, err := cluster.MasterForKey(ctx, key)
+	if err != nil {
+		return nil // the pipeline will say why
+	}
+	return node
+}
+
+// work sends group after group, until nothing has waited in the lane for a while.
+func (g *groups) work(node *redis.Client, l *lane) {
+	limit := newLimit(g.ctx, groupTime)
+	defer limit.end()
+	patience := time.NewTimer(workerTime)
+	defer patience.Stop()
+	for {
+		group := g.next(l)
+		if group == nil {
+			patience.Reset(workerTime)
+			if !g.idle(node, l, patience) {
+				return
+			}
+			continue
+		}
+		err := g.send(limit.start(), group)
+		limit.stop()
+		for _, r := range group {
+			if firstError(r.cmds) == nil {
+				r.err = err
+			}
+			close(r.done)
+		}
+	}
+}
+
+// limit is context.WithTimeout for the many times that the time does not run out: it makes another
+// context only then. It is used by one goroutine.
+type limit struct {
+	parent context.Context
+	d      time.Duration
+	ctx    context.Context
+	cancel context.CancelFunc
+	timer  *time.Timer
+}
+
+func newLimit(parent context.Context, d time.Duration) *limit {
+	return &limit{parent: parent, d: d}
+}
+
+func (l *limit) start() context.Context {
+	if l.ctx == nil {
+		l.ctx, l.cancel = context.WithCancel(l.parent)
+		l.timer = time.AfterFunc(l.d, l.cancel)
+	} else {
+		l.timer.Reset(l.d)
+	}
+	return l.ctx
+}
+
+func (l *limit) stop() {
+	if !l.timer.Stop() { // the context has ended, or is about to
+		l.ctx = nil
+	}
+}
+
+func (l *limit) end() {
+	if l.ctx != nil {
+		l.cancel()
+	}
+}
+
+// idle waits to be called. It returns false when the worker is no longer needed.
+func (g *groups) idle(node *redis.Client, l *lane, patience *time.Timer) bool {
+	select {
+	case <-l.call:
+		return true
+	case <-patience.C:
+	case <-g.closing:
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if l.idle == 0 { // the call has just come
+		<-l.call
+		return true
+	}
+	l.idle--
+	if l.workers--; l.workers == 0 {
+		delete(g.lanes, node)
+	}
+	return false
+}
+
+// next takes what waits, within the bounds. With nil the worker counts as idle.
+func (g *groups) next(l *lane) []*request {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var group []*request
+	bytes, commands, seen := 0, 0, 0
+	for _, r := range l.waiting {
+		if len(group) > 0 && (bytes+r.bytes > maxGroupBytes || commands+len(r.cmds) > maxGroupCommands) {
+			break
+		}
+		seen++
+		if r.state.CompareAndSwap(waiting, taken) {
+			group = append(group, r)
+			bytes += r.bytes
+			commands += len(r.cmds)
+		}
+	}
+	clear(l.waiting[:seen]) // requests are large
+	l.waiting = l.waiting[seen:]
+	if len(l.waiting) == 0 {
+		l.waiting = nil
+	}
+	if group == nil {
+		l.idle++
+	}
+	return group
+}
+
+// send is one pipeline. Each command has its own result; the error returned is for those that got none.
+func (g *groups) send(ctx context.Context, group []*request) (err error) {
+	defer func() {
+		if v := recover(); v != nil { // of a hook of the client's
+			err = fmt.Errorf("the Redis client panicked: %v", v)
+		}
+	}()
+	pipe := g.rdb.Pipeline()
+	for _, r := range group {
+		for _, cmd := range r.cmds {
+			_ = pipe.Process(ctx, cmd) // it queues
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil && firstErrorOf(group) == nil {
+		return err
+	}
+	return nil
+}
+
+func firstErrorOf(group []*request) error {
+	for _, r := range group {
+		if err := firstError(r.cmds); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func firstError(cmds []redis.Cmder) error {
+	for _, cmd := range cmds {
+		if err := cmd.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close refuses new requests and waits for those that are under way. When ctx ends first, they are
+// given up.
+func (g *groups) close(ctx context.Context) error {
+	g.mu.Lock()
+	if !g.closed {
+		g.closed = true
+		close(g.closing)
+	}
+	g.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		g.workers.Wait()
+	}()
+	select {
+	case <-ended:
+		g.cancel()
+		return nil
+	case <-ctx.Done():
+		g.cancel()
+		return errors.Join(errors.New("redissink: requests were under way when Close had to end"), ctx.Err())
+	}
+}

@@ -1,0 +1,181 @@
+package redissink
+
+import (
+	"context"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// job is what one call of the sink, or a part of it, has Redis do. It can be done again where it is not
+// known to have been done.
+type job interface {
+	// commands are those that are left to do, and about how many bytes they have.
+	commands(ctx context.Context) (bytes int, cmds []redis.Cmder)
+	// finish looks at their results. errAgain: there is more to do, at once.
+	finish(cmds []redis.Cmder) error
+}
+
+// The bounds of one job: how long Redis works on it while others wait.
+const (
+	maxBatchBytes  = 256 << 10
+	maxBatchEvents = 256
+)
+
+// batch is some events of one command, encoded one behind the other.
+type batch struct {
+	run     *run
+	config  config
+	entries []uint64
+	ends    []int // of the events, in text
+	text    []byte
+}
+
+func (s *Sink) batch(r *run) *batch {
+	return &batch{run: r, config: s.config, text: r.buffer[:0]}
+}
+
+// fits says whether another event may be added. One event fits whatever its size.
+func (b *batch) fits() bool {
+	return len(b.entries) < maxBatchEvents && len(b.text) < maxBatchBytes
+}
+
+func (b *batch) add(entry uint64, e Event) {
+	b.text = e.appendJSON(b.text)
+	b.entries = append(b.entries, entry)
+	b.ends = append(b.ends, len(b.text))
+}
+
+func (b *batch) event(i int) []byte {
+	start := 0
+	if i > 0 {
+		start = b.ends[i-1]
+	}
+	return b.text[start:b.ends[i]]
+}
+
+func (b *batch) job() job {
+	b.run.buffer = b.text
+	if cap(b.text) > 2*maxBatchBytes {
+		b.run.buffer = nil // one large payload is not to be held as long as the command runs
+	}
+	if b.config.streams {
+		return &appending{batch: b}
+	}
+	return &publication{batch: b}
+}
+
+// publication publishes events.
+type publication struct {
+	*batch
+	sent int // so many of them are known to be
+}
+
+func (p *publication) commands(ctx context.Context) (int, []redis.Cmder) {
+	cmds := make([]redis.Cmder, 0, len(p.entries)-p.sent)
+	for i := p.sent; i < len(p.entries); i++ {
+		cmd := redis.NewIntCmd(ctx, "publish", p.run.channel, p.event(i))
+		// go-redis sends each PUBLISH to another node of a cluster, and a command's events would
+		// overtake each other. Any node publishes to all: let it be the same one.
+		cmd.SetFirstKeyPos(1)
+		cmds = append(cmds, cmd)
+	}
+	return len(p.text), cmds
+}
+
+// finish goes on from the first that failed, so that the order holds for those who get them all.
+func (p *publication) finish(cmds []redis.Cmder) error {
+	for _, cmd := range cmds {
+		if err := cmd.Err(); err != nil {
+			return err
+		}
+		p.run.last = p.entries[p.sent]
+		p.sent++
+	}
+	return nil
+}
+
+// script is a Lua script, called by its hash, which Redis knows until it restarts.
+type script struct {
+	text, hash string
+}
+
+func newScript(text string) script {
+	return script{text: text, hash: redis.NewScript(text).Hash()}
+}
+
+// call is the script's command: with its text, if Redis did not know the hash.
+func (s script) call(ctx context.Context, withText bool, key string, args ...any) *redis.Cmd {
+	name, what := "evalsha", s.hash
+	if withText {
+		name, what = "eval", s.text
+	}
+	cmd := redis.NewCmd(ctx, append([]any{name, what, 1, key}, args...)...)
+	cmd.SetFirstKeyPos(3)
+	return cmd
+}
+
+// result reads the reply of one call.
+func result(cmds []redis.Cmder, withText *bool) (int64, error) {
+	cmd, ok := cmds[0].(*redis.Cmd)
+	if !ok {
+		return 0, errAgain // not ours; it cannot be
+	}
+	n, err := cmd.Int64()
+	if err != nil && !*withText && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+		*withText = true
+		return 0, errAgain
+	}
+	return n, err
+}
+
+// beginning begins a run in the command's stream. The run gets a later number where the stream has
+// one that is not earlier: of a process whose clock is ahead.
+type beginning struct {
+	run      *run
+	ttl      time.Duration
+	withText bool
+}
+
+func (b *beginning) commands(ctx context.Context) (int, []redis.Cmder) {
+	cmd := beginScript.call(ctx, b.withText, b.run.stream, b.run.number, b.ttl.Milliseconds())
+	return len(b.run.stream), []redis.Cmder{cmd}
+}
+
+func (b *beginning) finish(cmds []redis.Cmder) error {
+	n, err := result(cmds, &b.withText)
+	if err == nil && n != b.run.number {
+		b.run.number = n + 1 + rand.Int64N(1000) // others may be doing the same
+		return errAgain
+	}
+	return err
+}
+
+// appending appends events to the command's stream and publishes them.
+type appending struct {
+	*batch
+	withText bool
+}
+
+func (a *appending) commands(ctx context.Context) (int, []redis.Cmder) {
+	args := make([]any, 0, 5+2*len(a.entries))
+	args = append(args, a.run.channel, a.run.number, a.config.maxLen, a.config.ttl.Milliseconds(), a.run.last)
+	for i, n := range a.entries {
+		args = append(args, n, a.event(i))
+	}
+	return len(a.text), []redis.Cmder{appendScript.call(ctx, a.withText, a.run.stream, args...)}
+}
+
+func (a *appending) finish(cmds []redis.Cmder) error {
+	n, err := result(cmds, &a.withText)
+	switch {
+	case err != nil:
+		return err
+	case n < 0:
+		return ErrSuperseded
+	}
+	a.run.last = a.entries[len(a.entries)-1]
+	return nil
+}
