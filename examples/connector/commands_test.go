@@ -235,6 +235,7 @@ func TestWithoutADatabaseNoCommandIsTaken(t *testing.T) {
 	if got.status != http.StatusServiceUnavailable || !strings.Contains(got.body, "storage_unavailable") || got.header.Get("Retry-After") == "" {
 		t.Errorf("got %d %s, want 503 with Retry-After", got.status, got.body)
 	}
+	eventually(t, "the command is given up", func() bool { return c.stat("commands_running") == 0 })
 	for _, path := range []string{"", "/events"} {
 		if got := c.get("/commands/" + uuid.NewString() + path); got.status != http.StatusServiceUnavailable {
 			t.Errorf("GET %s: got %d %s, want 503", path, got.status, got.body)

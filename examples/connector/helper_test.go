@@ -154,13 +154,14 @@ func (c *connector) client(opts ...vehicle.Option) (*vehicle.Client, error) {
 func newDatabase(tb testing.TB) string {
 	tb.Helper()
 	name := "connector_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	ctx := context.WithoutCancel(tb.Context()) // for the cleanup too
 	admin := func(sql string) {
-		conn, err := pgx.Connect(context.Background(), postgresURL)
+		conn, err := pgx.Connect(ctx, postgresURL)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		defer conn.Close(context.Background())
-		if _, err := conn.Exec(context.Background(), sql); err != nil {
+		defer conn.Close(ctx)
+		if _, err := conn.Exec(ctx, sql); err != nil {
 			tb.Error(err)
 		}
 	}
@@ -176,7 +177,7 @@ func newDatabase(tb testing.TB) string {
 
 func newPool(tb testing.TB, url string) *pgxpool.Pool {
 	tb.Helper()
-	pool, err := pgxpool.New(context.Background(), url)
+	pool, err := pgxpool.New(tb.Context(), url) // which bounds the call alone
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -52,11 +52,11 @@ func TestPostgresKeepsItsDataOverCrashesAndStops(t *testing.T) {
 	}
 	defer conn.Close(t.Context())
 	var n int
-	var fsync, max string
-	if err := conn.QueryRow(t.Context(), "select n, current_setting('fsync'), current_setting('max_connections') from kept").Scan(&n, &fsync, &max); err != nil {
+	var fsync, connections string
+	if err := conn.QueryRow(t.Context(), "select n, current_setting('fsync'), current_setting('max_connections') from kept").Scan(&n, &fsync, &connections); err != nil {
 		t.Fatal(err)
 	}
-	if n != 1 || fsync != "on" || max != "20" {
-		t.Errorf("got n=%d fsync=%s max_connections=%s, want 1, on, 20", n, fsync, max)
+	if n != 1 || fsync != "on" || connections != "20" {
+		t.Errorf("got n=%d fsync=%s max_connections=%s, want 1, on, 20", n, fsync, connections)
 	}
 }

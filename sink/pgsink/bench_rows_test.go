@@ -95,7 +95,7 @@ func BenchmarkRows(b *testing.B) {
 					chunks := chunksOf(cmd, 0, payloads...)
 					wg.Go(func() {
 						for range b.N {
-							if err := way.write(context.Background(), chunks); err != nil {
+							if err := way.write(b.Context(), chunks); err != nil {
 								b.Error(err)
 								return
 							}
@@ -104,7 +104,7 @@ func BenchmarkRows(b *testing.B) {
 								chunks[i].Seq += batch
 							}
 						}
-						if err := s.End(context.Background(), completed(cmd, 0)); err != nil && way.name == "pgsink" {
+						if err := s.End(b.Context(), completed(cmd, 0)); err != nil && way.name == "pgsink" {
 							b.Error(err)
 						}
 					})

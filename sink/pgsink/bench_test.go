@@ -114,7 +114,7 @@ func runAtOnce(b *testing.B, atOnce int, run func(context.Context, vehicle.Comma
 		wg.Go(func() {
 			for next.Add(1) <= int64(b.N) {
 				cmd := newCommand()
-				if err := run(context.Background(), cmd, chunksOf(cmd, 0, benchPayload, benchPayload, benchPayload)); err != nil {
+				if err := run(b.Context(), cmd, chunksOf(cmd, 0, benchPayload, benchPayload, benchPayload)); err != nil {
 					b.Error(err)
 					return
 				}

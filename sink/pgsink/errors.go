@@ -49,8 +49,7 @@ func newDBError(err error) error {
 
 // describe is an error's text for logs.
 func describe(err error) string {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return describePg(pg)
 	}
 	if isConnectionError(err) {

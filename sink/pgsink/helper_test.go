@@ -127,7 +127,7 @@ func openDatabase(tb testing.TB, url string) *database {
 	db := &database{tb: tb, url: url, schema: `test "` + uuid.NewString() + `"`}
 	db.pool = db.newPool(nil)
 	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 30*time.Second)
 		defer cancel()
 		if _, err := db.pool.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{db.schema}.Sanitize()+" CASCADE"); err != nil {
 			tb.Error(err)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"strconv"
 	"unicode/utf8"
-	"unsafe"
 )
 
 // What jsonb holds less of than JSON has, https://www.postgresql.org/docs/current/datatype-json.html and
@@ -26,7 +25,7 @@ const (
 const wrapKey = "$json"
 
 // toJSONB returns a JSON text that jsonb can hold: text itself, or text wrapped as {"$json": "text"}. It
-// returns false where text is not UTF-8, which can be held in no way. The result may share text's memory.
+// returns false where text is not UTF-8, which can be held in no way.
 func toJSONB(text []byte) (string, bool) {
 	switch {
 	case !utf8.Valid(text):
@@ -34,7 +33,7 @@ func toJSONB(text []byte) (string, bool) {
 	case len(text) == 0:
 		return "null", true
 	case isJSONB(text):
-		return unsafe.String(unsafe.SliceData(text), len(text)), true // payloads are never changed
+		return string(text), true
 	default:
 		return wrap(text), true
 	}

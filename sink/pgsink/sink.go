@@ -112,6 +112,9 @@ func (s *Sink) End(ctx context.Context, res vehicle.Result) error {
 func (s *Sink) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
+	for _, w := range s.writers {
+		w.rouse()
+	}
 	s.mu.Unlock()
 	done := make(chan struct{})
 	go func() {

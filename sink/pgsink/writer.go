@@ -33,6 +33,7 @@ const (
 	attemptTime = 15 * time.Second // for a transaction; a server that vanished says nothing
 	minPause    = 10 * time.Millisecond
 	maxPause    = time.Second
+	linger      = time.Second // of a writer without work
 )
 
 // maxOps bounds how many commands share a transaction, and so its share of a failure.
@@ -55,25 +56,32 @@ func (s *Sink) enqueue(o *op) {
 	w := s.writers[int(o.command[len(o.command)-1])%len(s.writers)]
 	w.queue = append(w.queue, o)
 	if w.serving {
-		select {
-		case w.wake <- struct{}{}:
-		default:
-		}
+		w.rouse()
 		return
 	}
 	w.serving = true
 	s.serving.Go(w.serve)
 }
 
-// serve works until the queue is empty.
+// rouse ends a rest.
+func (w *writer) rouse() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// serve works until the queue has been empty for a while. Not to stop at once spares a lone command the growing
+// of three new stacks.
 func (w *writer) serve() {
+	idle := false
 	for {
-		group, wait, more := w.take()
+		group, wait, more := w.take(idle)
 		switch {
 		case len(group) > 0:
 			w.putBack(w.try(group))
 		case more:
-			w.rest(wait)
+			idle = w.rest(wait)
 		default:
 			return
 		}
@@ -81,8 +89,8 @@ func (w *writer) serve() {
 }
 
 // take removes from the queue what shall be done now, and gives up what nobody waits for any more. Where that is
-// nothing it says how long to wait, and whether there is more at all.
-func (w *writer) take() (group []*op, wait time.Duration, more bool) {
+// nothing it says how long to wait for more, unless nothing more is to come: the Sink is closed, or was idle.
+func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 	s := w.sink
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,7 +98,7 @@ func (w *writer) take() (group []*op, wait time.Duration, more bool) {
 	wait = max(w.paused.Sub(now), 0)
 	paused := wait > 0
 	if !paused {
-		wait = maxPause
+		wait = linger
 	}
 	limit, rows, bytes := maxOps, 0, 0 // of the group
 	if w.limit > 0 {
@@ -132,7 +140,7 @@ func (w *writer) take() (group []*op, wait time.Duration, more bool) {
 		}
 	}
 	w.queue = rest
-	w.serving = len(group) > 0 || len(rest) > 0
+	w.serving = len(group) > 0 || len(rest) > 0 || !idle && !s.closed
 	return group, wait, w.serving
 }
 
@@ -146,15 +154,17 @@ func (w *writer) putBack(ops []*op) {
 	w.queue = slices.Concat(ops, w.queue)
 }
 
-// rest waits for d, or for something new to do, or for the end.
-func (w *writer) rest(d time.Duration) {
+// rest waits for d, or for something new to do, or for the end. It says whether it waited for all of d.
+func (w *writer) rest(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
 	case <-w.wake:
 	case <-w.sink.ctx.Done():
 	}
+	return false
 }
 
 // try does the operations in one transaction. Where one of them makes it fail, it divides them until that one

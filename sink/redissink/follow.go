@@ -29,9 +29,10 @@ import (
 // Where there is nothing to see, Follow waits until ctx ends: the command has not begun, its stream has
 // expired, or it ended before Follow joined and there was no stream.
 //
-// While Redis cannot be reached Follow tries again, for a minute at most without success. A follower holds one connection
-// of its own, outside the client's pool, and borrows one from the pool for each read of a stream, which does not block. It starts no goroutine that works while it waits.
-// As Redis counts connections, so does maxclients: 10,000 by default.
+// While Redis cannot be reached Follow tries again, for a minute at most without success. A follower
+// holds one connection of its own, outside the client's pool, and borrows one from the pool for each
+// read of a stream, which does not block. It has no goroutine. Redis counts connections (maxclients,
+// 10,000 by default); so should who serves that many followers.
 func Follow(ctx context.Context, rdb redis.UniversalClient, commandID uuid.UUID) iter.Seq2[Event, error] {
 	return followEvery(ctx, rdb, commandID, followBeat, followPatience)
 }

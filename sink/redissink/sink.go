@@ -16,8 +16,8 @@ import (
 	"github.com/sovd-go/vehicle"
 )
 
-// Sink publishes the events of commands. It is a [vehicle.Sink], may be used by several clients at once, and
-// is made by [New].
+// Sink publishes the events of commands. It is a [vehicle.Sink], made by [New], and may be used by several
+// clients at once.
 //
 // A call returns when Redis has what it was given. The events of commands that run at the same time go to
 // Redis together, in pipelines; those of one command stay in order. A connection that is lost, a
@@ -63,7 +63,7 @@ type run struct {
 	last    uint64   // the entry of the last event that Redis is known to have
 	pending *request // its caller no longer waits; it may still be on its way
 	busy    atomic.Bool
-	buffer  []byte   // of the last request, if that one is done
+	buffer  []byte // of the last request, if that one is done
 }
 
 // Begin publishes nothing. With streams it replaces what the command's stream has of an earlier run.

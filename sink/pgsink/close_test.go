@@ -1,0 +1,89 @@
+package pgsink_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sovd-go/vehicle/sink/pgsink"
+)
+
+// The caller of Begin leaves while its transaction is under way, which is then committed.
+func TestACommandThatBeganInVainIsEnded(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	p := newProxy(t, db.url)
+	db.url = p.url
+	s := db.newSink(pgsink.WithRetryFor(0))
+	cmd := newCommand()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	left := make(chan struct{})
+	hold := func(fromServer bool, data []byte) int {
+		if fromServer && bytes.Contains(data, committed) {
+			cancel()
+			<-left
+		}
+		return len(data)
+	}
+	p.cut.Store(&hold)
+	err := s.Begin(ctx, cmd)
+	close(left)
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want canceled", err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := stored{Status: "failed", ErrorMessage: "canceled before the vehicle was asked", Completed: true, Audit: []string{"command_failed"}}
+	if diff := cmp.Diff(want, db.stored(cmd.ID), emptyIsNil); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestCloseFinishesWhatIsUnderWayAndRefusesTheRest(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	s := db.newSink()
+	running := newCommand()
+	if err := s.Begin(t.Context(), running); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, call := range map[string]func() error{
+		"Begin": func() error { return s.Begin(t.Context(), newCommand()) },
+		"Write": func() error { return s.Write(t.Context(), chunksOf(running, 0, "1")) },
+		"End":   func() error { return s.End(t.Context(), completed(running, 0)) },
+	} {
+		if err := call(); !errors.Is(err, pgsink.ErrClosed) {
+			t.Errorf("%s: got %v, want ErrClosed", name, err)
+		}
+	}
+}
+
+func TestCloseGivesUpWhenItsContextEnds(t *testing.T) {
+	t.Parallel()
+	trying := make(chan struct{})
+	var once sync.Once
+	s := pgsink.New(newUnreachablePool(t, func() { once.Do(func() { close(trying) }) }))
+	done := make(chan error, 1)
+	go func() { done <- s.Begin(context.WithoutCancel(t.Context()), newCommand()) }()
+	<-trying
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := s.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Close: got %v, want the deadline", err)
+	}
+	if err := <-done; !errors.Is(err, pgsink.ErrClosed) {
+		t.Errorf("Begin: got %v, want ErrClosed", err)
+	}
+}

@@ -1,0 +1,151 @@
+package pgsink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/sink/pgsink"
+)
+
+// Another transaction holds one command's row: its neighbours do not wait, and its caller may leave.
+func TestALockedRowDelaysItsOwnCommandAlone(t *testing.T) {
+	t.Parallel()
+	db := newAppDatabase(t, databaseURL(t))
+	s := db.newSink(pgsink.WithWriters(1))
+	held := newCommand()
+	db.submit(held)
+	tx, err := db.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), db.sql(`UPDATE {commands} SET submitted_at = submitted_at`)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := s.Begin(ctx, held); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "55P03") {
+		t.Errorf("got %v, want the deadline and that the row was locked", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Begin(t.Context(), held) }()
+	var wg sync.WaitGroup
+	for range 20 {
+		cmd := db.admitted()
+		wg.Go(func() {
+			if err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, "1", "2")); err != nil {
+				t.Errorf("a neighbour: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case err := <-done:
+		t.Errorf("Begin: got %v while the row was locked", err)
+	default:
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// The application inserts a command, runs it, and has not committed yet.
+func TestARowThatIsBeingInsertedDelaysItsOwnCommandAlone(t *testing.T) {
+	t.Parallel()
+	db := newAppDatabase(t, databaseURL(t))
+	s := db.newSink(pgsink.WithWriters(1))
+	cmd := db.admitted()
+	tx, err := db.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = tx.Exec(t.Context(), db.sql(`INSERT INTO {commands} (command_id, user_id, vehicle_id, command_name) VALUES ($1::uuid, $2::uuid, $3::uuid, 'from the application')`),
+		cmd.ID.String(), cmd.UserID.String(), cmd.VehicleID.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- execute(context.WithoutCancel(t.Context()), s, cmd, chunksOf(cmd, 0, "1")) }()
+	var wg sync.WaitGroup
+	for range 20 {
+		neighbour := db.admitted()
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if err := execute(ctx, s, neighbour, chunksOf(neighbour, 0, "1", "2")); err != nil {
+				t.Errorf("a neighbour: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	want := stored{Status: "completed", Completed: true, Chunks: []string{"1"}, Audit: []string{"command_completed"}}
+	if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := query[string](db, `SELECT command_name FROM {commands} WHERE command_id = $1::uuid`, cmd.ID.String()); got != "from the application" {
+		t.Errorf("command_name: got %q, want the application's row", got)
+	}
+}
+
+// Several processes run the same commands at once, in groups that overlap: none deadlocks, and no answer is a mix.
+func TestOverlappingGroupsDoNotDeadlock(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	deadlocks := query[int64](db, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`)
+	cmds := make([]vehicle.Command, 30)
+	for i := range cmds {
+		cmds[i] = newCommand()
+	}
+	var wg sync.WaitGroup
+	for r := range 4 {
+		s := db.newSink()
+		for _, cmd := range cmds {
+			wg.Go(func() {
+				for range 3 {
+					own := fmt.Sprintf(`"%d %s"`, r, uuid.New())
+					chunks := chunksOf(cmd, 0, own, own, own, own)
+					err := execute(t.Context(), s, cmd, chunks[:1], chunks[1:3], chunks[3:])
+					if errors.Is(err, pgsink.ErrReplaced) {
+						err = nil // as it should
+						_ = s.End(t.Context(), failed(cmd, pgsink.ErrReplaced))
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, cmd := range cmds {
+		chunks := db.stored(cmd.ID).Chunks
+		for _, c := range chunks {
+			if c != chunks[0] {
+				t.Errorf("got a mix: %q", chunks)
+			}
+		}
+	}
+	if _, err := db.pool.Exec(t.Context(), `SELECT pg_stat_clear_snapshot()`); err != nil {
+		t.Fatal(err)
+	}
+	if got := query[int64](db, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`); got != deadlocks {
+		t.Errorf("got %d deadlocks", got-deadlocks)
+	}
+}
