@@ -236,44 +236,47 @@ func TestCutAnywhere(t *testing.T) {
 // as it has its answer; one that never ends it is cancelled after a while, and holds nobody.
 func TestFinish(t *testing.T) {
 	t.Parallel()
-	for _, with := range []string{"without a sink", "with a sink"} {
-		t.Run("a server that takes its time after the final chunk is not cancelled "+with, func(t *testing.T) {
-			t.Parallel()
-			release := make(chan struct{})
-			server := vt.NewServer(t, vt.WithTCP(), vt.On("Scripted", vt.Script{vt.Answer(`0`), vt.Until(release)}))
-			client := server.Client(t)
-			if with == "with a sink" {
-				client = server.Client(t, vehicle.WithSink(newRecorder(t)))
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			if _, err := client.Execute(ctx, command("Scripted")); err != nil {
-				t.Fatalf("Execute: %v", err)
-			}
-			cancel()
-			close(release)
-			end, err := server.Requests()[0].Wait(t.Context())
-			if err != nil || end.How != vt.Finished {
-				t.Errorf("the call ended: got %v, %v; want finished", end, err)
-			}
-		})
+	const linger = time.Second
+	tests := map[string]struct {
+		after time.Duration // the final chunk, the server ends its stream; 0: never
+		want  vt.Ending
+		took  time.Duration // until the call has ended
+	}{
+		"a server that takes its time after the final chunk is not cancelled": {after: linger / 2, want: vt.Finished, took: linger / 2},
+		"a server that never ends its stream is cancelled after a while":      {want: vt.Canceled, took: linger},
 	}
-	t.Run("a server that never ends its stream is cancelled, after the caller has its answer", func(t *testing.T) {
-		t.Parallel()
-		server := vt.NewServer(t, vt.WithTCP(), vt.On("Scripted", vt.Script{vt.Answer(`0`), vt.Stall()}))
-		client := server.Client(t)
-		if _, err := client.Execute(t.Context(), command("Scripted")); err != nil {
-			t.Fatalf("Execute: %v", err)
+	for name, tt := range tests {
+		for _, with := range []string{"without a sink", "with a sink"} {
+			t.Run(name+" "+with, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) { // where a cancellation has certainly arrived before time goes on
+					end := vt.Stall()
+					if tt.after > 0 {
+						end = vt.Delay(tt.after)
+					}
+					server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(`0`), end}))
+					var opts []vehicle.Option
+					if with == "with a sink" {
+						opts = append(opts, vehicle.WithSink(newRecorder(t)))
+					}
+					client := server.Client(t, opts...)
+					ctx, cancel := context.WithCancel(t.Context())
+					start := time.Now()
+					if _, err := client.Execute(ctx, command("Scripted")); err != nil {
+						t.Fatalf("Execute: %v", err)
+					}
+					cancel()
+					if took := time.Since(start); took != 0 {
+						t.Errorf("the caller was held for %v, want not at all", took)
+					}
+					got, err := server.Requests()[0].Wait(t.Context())
+					if err != nil || got.How != tt.want || time.Since(start) != tt.took {
+						t.Errorf("the call ended: got %v, %v after %v; want %v after %v", got, err, time.Since(start), tt.want, tt.took)
+					}
+				})
+			})
 		}
-		select {
-		case <-server.Requests()[0].Done():
-			t.Error("the call had ended when the caller got its answer; want it still open")
-		default:
-		}
-		end, err := server.Requests()[0].Wait(t.Context())
-		if err != nil || end.How != vt.Canceled {
-			t.Errorf("the call ended: got %v, %v; want canceled", end, err)
-		}
-	})
+	}
 }
 
 // Every chunk that arrived while a sink was writing goes to it in one Write, and one that arrives alone alone, at once.
