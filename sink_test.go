@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -313,23 +315,32 @@ func TestLeavingTheLoop(t *testing.T) {
 	}
 }
 
-// A caller that cancels in its loop sees no further chunk, although the sinks may have it already.
+// A caller that cancels in its loop sees no further chunk, whether the others came in the same batch or wait in the
+// next one.
 func TestCancelInTheLoop(t *testing.T) {
 	t.Parallel()
-	server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(`0`, `1`, `2`)}))
-	client := server.Client(t, vehicle.WithSink(newRecorder(t)))
-	for range 50 {
-		ctx, cancel := context.WithCancel(t.Context())
-		stream := client.Stream(ctx, command("Scripted"))
-		var got []error
-		for _, err := range stream.Chunks() {
-			got = append(got, err)
-			cancel()
-		}
-		cancel()
-		if len(got) != 2 || got[0] != nil || !errors.Is(got[1], vehicle.ErrCanceled) {
-			t.Fatalf("got %v, want a chunk and then ErrCanceled", got)
-		}
+	for name, script := range map[string]vt.Script{
+		"the others are in the same batch": {vt.Answer(`0`, `1`, `2`)},
+		"the others wait in the next one":  {vt.Send(`0`), vt.Delay(time.Second), vt.Answer(`1`, `2`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				sink := newRecorder(t)
+				client := vt.NewServer(t, vt.On("Scripted", script)).Client(t, vehicle.WithSink(sink))
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var got []error
+				for _, err := range client.Stream(ctx, command("Scripted")).Chunks() {
+					got = append(got, err)
+					time.Sleep(2 * time.Second) // everything has come
+					cancel()
+				}
+				if len(got) != 2 || got[0] != nil || !errors.Is(got[1], vehicle.ErrCanceled) {
+					t.Errorf("got %v, want a chunk and then ErrCanceled", got)
+				}
+			})
+		})
 	}
 }
 
