@@ -2,24 +2,12 @@ package vehicle
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
-	"time"
 
-	"github.com/google/uuid"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // the codec that ours wraps
-	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/sovd-go/vehicle/internal/within"
-	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
 // source is where a command's chunks come from: the receiver itself, or a pump in front of it.
@@ -85,98 +73,6 @@ func (r *receiver) next(ready []Chunk) ([]Chunk, *Error) {
 }
 
 func (r *receiver) stop() { r.attempts.abandon() }
-
-// decode is where a message becomes a Chunk. Its errors hold nothing of the payload.
-func (r *receiver) decode(m *vehiclepb.CommandResponse) (Chunk, error) {
-	c := Chunk{
-		CommandID:  r.cmd.ID,
-		VehicleID:  r.cmd.VehicleID,
-		Seq:        m.GetSequenceNumber(),
-		Payload:    json.RawMessage("null"),
-		Final:      m.GetIsFinal(),
-		Timestamp:  parseTimestamp(m.GetTimestamp()),
-		ReceivedAt: time.Now(),
-	}
-	if echo := m.GetCommandId(); echo != r.cmd.request.GetCommandId() {
-		if id, err := uuid.Parse(echo); err != nil || id != r.cmd.ID { // another spelling of it is fine
-			return c, fmt.Errorf("chunk %d answers command %q", c.Seq, sanitize(echo))
-		}
-	}
-	if text := m.GetResponsePayload(); text != "" {
-		c.Payload = json.RawMessage(text)
-		if !json.Valid(c.Payload) {
-			return c, fmt.Errorf("the payload of chunk %d (%d bytes) is not JSON", c.Seq, len(text))
-		}
-	}
-	return c, nil
-}
-
-// timestampLayouts are the forms of ISO 8601 that vehicles send. Go reads a fraction of a second after
-// any of them, with a point or a comma. Without a zone the time is UTC, as the wire contract says.
-var timestampLayouts = []string{
-	"2006-01-02T15:04:05Z07:00",
-	"2006-01-02T15:04:05",
-	"2006-01-02T15:04:05Z0700",
-	"2006-01-02T15:04:05Z07",
-	"20060102T150405Z0700",
-	"20060102T150405",
-}
-
-// parseTimestamp is zero for what it cannot read: an answer does not fail for its clock.
-func parseTimestamp(text string) time.Time {
-	if text == "" {
-		return time.Time{}
-	}
-	if len(text) > 10 && text[10] == ' ' { // RFC 3339 allows the space
-		text = text[:10] + "T" + text[11:]
-	}
-	for _, layout := range timestampLayouts {
-		t, err := time.Parse(layout, text)
-		if err != nil {
-			continue
-		}
-		if t = t.UTC(); t.Year() < 0 || t.Year() > 9999 { // no JSON, no database would take it
-			break
-		}
-		return t
-	}
-	return time.Time{}
-}
-
-// codec is gRPC's protobuf codec, given to each call, with a note of what it could not read: gRPC
-// reports that as INTERNAL, like any trouble of the server's. One command uses it, in one goroutine.
-type codec struct {
-	encoding.CodecV2
-	message     vehiclepb.CommandResponse // received into, again and again
-	malformed   error
-	limit       int // of a message, in bytes
-	requestSize int // in bytes
-}
-
-func newCodec(limit int, request proto.Message) *codec {
-	return &codec{CodecV2: encoding.GetCodecV2("proto"), limit: limit, requestSize: proto.Size(request)}
-}
-
-func (c *codec) scratch() *vehiclepb.CommandResponse { return &c.message }
-
-// Unmarshal implements encoding.CodecV2.
-func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
-	err := c.CodecV2.Unmarshal(data, v)
-	if err != nil {
-		c.malformed = err
-	}
-	return err
-}
-
-// tooLarge says whether st is this side's refusal of a message over the limit. gRPC gives it the code
-// that an overloaded server sends, and no other mark than its text. A server that refuses a request of
-// ours as too large says the same words, but only of a request over the limit that they name.
-func (c *codec) tooLarge(st *status.Status) bool {
-	return st.Code() == codes.ResourceExhausted &&
-		strings.HasPrefix(st.Message(), "grpc: received message ") &&
-		strings.Contains(st.Message(), fmt.Sprintf("%d", c.limit)) &&
-		c.requestSize <= c.limit
-}
 
 // pump receives in a goroutine of its own while sinks are being written to, so that what came in the
 // meantime goes to them in one batch. What waits is bounded; when the bound is reached the pump stops receiving, and

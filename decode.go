@@ -1,0 +1,193 @@
+package vehicle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+	"unsafe"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec that ours wraps
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sovd-go/vehicle/internal/jsonscan"
+	"github.com/sovd-go/vehicle/vehiclepb"
+)
+
+// decode is where a message becomes a Chunk. Its errors hold nothing of the payload.
+func (r *receiver) decode(m *vehiclepb.CommandResponse) (Chunk, error) {
+	c := Chunk{
+		CommandID:  r.cmd.ID,
+		VehicleID:  r.cmd.VehicleID,
+		Seq:        m.GetSequenceNumber(),
+		Final:      m.GetIsFinal(),
+		Timestamp:  parseTimestamp(m.GetTimestamp()),
+		ReceivedAt: time.Now(),
+	}
+	if echo := m.GetCommandId(); echo != r.cmd.request.GetCommandId() {
+		if id, err := uuid.Parse(echo); err != nil || id != r.cmd.ID { // another spelling of it is fine
+			return c, fmt.Errorf("chunk %d answers command %q", c.Seq, sanitize(echo))
+		}
+	}
+	c.Payload = r.wire.payload(m)
+	switch {
+	case len(c.Payload) == 0:
+		c.Payload = json.RawMessage("null")
+	case jsonscan.Scan(c.Payload) != jsonscan.Invalid:
+	case !utf8.Valid(c.Payload):
+		return c, fmt.Errorf("the payload of chunk %d (%d bytes) contains invalid UTF-8", c.Seq, len(c.Payload))
+	default:
+		return c, fmt.Errorf("the payload of chunk %d (%d bytes) is not JSON", c.Seq, len(c.Payload))
+	}
+	return c, nil
+}
+
+// codec is gRPC's protobuf codec, given to each call, but for the decoding of a CommandResponse, where its strings
+// refer to the memory that gRPC received them in. It also notes what it could not read: gRPC reports
+// that as INTERNAL, like any trouble of the server's. One command uses it, in one goroutine.
+//
+// It leaves out one of protobuf's checks: whether the payload is UTF-8, which jsonscan finds out.
+type codec struct {
+	encoding.CodecV2
+	message     vehiclepb.CommandResponse // received into, again and again
+	text        []byte                    // the payload of the last message
+	malformed   error
+	limit       int // of a message, in bytes
+	requestSize int // in bytes
+}
+
+func newCodec(limit int, request proto.Message) *codec {
+	return &codec{CodecV2: encoding.GetCodecV2("proto"), limit: limit, requestSize: proto.Size(request)}
+}
+
+func (c *codec) scratch() *vehiclepb.CommandResponse { return &c.message }
+
+// payload is the payload of a message that was received, as bytes that nothing else refers to. An interceptor may have
+// put another one there.
+func (c *codec) payload(m *vehiclepb.CommandResponse) json.RawMessage {
+	text := m.GetResponsePayload()
+	if len(text) == len(c.text) && unsafe.StringData(text) == unsafe.SliceData(c.text) { //nolint:gosec // G103: compared, not read
+		return c.text
+	}
+	return json.RawMessage(text)
+}
+
+// Unmarshal implements encoding.CodecV2.
+func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
+	var err error
+	if m, ok := v.(*vehiclepb.CommandResponse); ok {
+		err = c.unmarshal(owned(data), m)
+	} else {
+		err = c.CodecV2.Unmarshal(data, v)
+	}
+	if err != nil {
+		c.malformed = err
+	}
+	return err
+}
+
+// owned is data in one piece, for good. gRPC keeps frames of up to 1 KiB in memory of their own, which it leaves to the
+// garbage collector; larger ones come from a pool, and go back there.
+func owned(data mem.BufferSlice) []byte {
+	if len(data) == 1 {
+		if plain, ok := data[0].(mem.SliceBuffer); ok {
+			return plain
+		}
+	}
+	return data.Materialize()
+}
+
+// The fields of a CommandResponse, as vehiclepb's .proto has them.
+const (
+	fieldCommandID = 1
+	fieldPayload   = 2
+	fieldSequence  = 3
+	fieldFinal     = 10
+	fieldTimestamp = 11
+)
+
+var (
+	errUTF8   = errors.New("string field contains invalid UTF-8")
+	errNumber = errors.New("invalid field number")
+)
+
+// unmarshal is proto.Unmarshal for a message that keeps data. FuzzUnmarshal holds it to that.
+func (c *codec) unmarshal(data []byte, m *vehiclepb.CommandResponse) error {
+	c.text = nil
+	m.CommandId, m.ResponsePayload, m.SequenceNumber, m.IsFinal, m.Timestamp = "", "", 0, false, ""
+	for len(data) > 0 {
+		number, kind, n := protowire.ConsumeTag(data)
+		switch {
+		case n < 0:
+			return protowire.ParseError(n)
+		case number > protowire.MaxValidNumber:
+			return errNumber
+		}
+		data = data[n:]
+		switch {
+		case kind == protowire.BytesType && (number == fieldCommandID || number == fieldPayload || number == fieldTimestamp):
+			text, n := protowire.ConsumeBytes(data)
+			if n < 0 {
+				return protowire.ParseError(n)
+			}
+			data = data[n:]
+			if number == fieldPayload {
+				if len(c.text) > 0 && !utf8.Valid(c.text) { // another one follows, and this one will not be looked at
+					return errUTF8
+				}
+				c.text, m.ResponsePayload = text[:len(text):len(text)], alias(text)
+				continue
+			}
+			if !utf8.Valid(text) {
+				return errUTF8
+			}
+			if number == fieldCommandID {
+				m.CommandId = alias(text)
+			} else {
+				m.Timestamp = alias(text)
+			}
+		case kind == protowire.VarintType && (number == fieldSequence || number == fieldFinal):
+			x, n := protowire.ConsumeVarint(data)
+			if n < 0 {
+				return protowire.ParseError(n)
+			}
+			data = data[n:]
+			if number == fieldSequence {
+				m.SequenceNumber = int32(x) //nolint:gosec // G115: protobuf keeps the low 32 bits
+			} else {
+				m.IsFinal = protowire.DecodeBool(x)
+			}
+		default: // a field of a later version
+			n := protowire.ConsumeFieldValue(number, kind, data)
+			if n < 0 {
+				return protowire.ParseError(n)
+			}
+			data = data[n:]
+		}
+	}
+	return nil
+}
+
+// alias is text as a string, without copying it.
+func alias(text []byte) string {
+	return unsafe.String(unsafe.SliceData(text), len(text)) //nolint:gosec // G103: text is ours, and changes no more
+}
+
+// tooLarge says whether st is this side's refusal of a message over the limit. gRPC gives it the code
+// that an overloaded server sends, and no other mark than its text. A server that refuses a request of
+// ours as too large says the same words, but only of a request over the limit that they name.
+func (c *codec) tooLarge(st *status.Status) bool {
+	return st.Code() == codes.ResourceExhausted &&
+		strings.HasPrefix(st.Message(), "grpc: received message ") &&
+		strings.Contains(st.Message(), strconv.Itoa(c.limit)) &&
+		c.requestSize <= c.limit
+}

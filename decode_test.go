@@ -1,0 +1,135 @@
+package vehicle
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/sovd-go/vehicle/vehiclepb"
+)
+
+// FuzzUnmarshal holds the codec's decoding, together with the check of the payload, to protobuf's own and to
+// encoding/json's: for a message in one piece, and in pieces from a pool.
+func FuzzUnmarshal(f *testing.F) {
+	message := func(m *vehiclepb.CommandResponse) []byte {
+		data, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return data
+	}
+	whole := message(&vehiclepb.CommandResponse{
+		CommandId: "7d44485b-35c7-4bd2-9e33-4e1bb2a7e1a5", ResponsePayload: `{"dtc":"P0420"}`, SequenceNumber: 7, IsFinal: true, Timestamp: "2026-03-01T12:30:45",
+	})
+	for _, data := range [][]byte{
+		nil, whole, whole[:len(whole)-3],
+		bytes.Repeat(whole, 2), // the last value of each field counts
+		message(&vehiclepb.CommandResponse{SequenceNumber: -1}),
+		append(message(&vehiclepb.CommandResponse{ResponsePayload: "1"}), 0x12, 1, 0xff), // a payload that is not UTF-8
+		append([]byte{0x12, 1, 0xff}, message(&vehiclepb.CommandResponse{ResponsePayload: "1"})...),
+		{0x0a, 1, 0xff},                // a command id that is not
+		{0x0a, 2, 'a'},                 // it breaks off
+		{0x10, 7},                      // the payload's number with a number's type
+		{0x9a, 0x06, 3, 'n', 'e', 'w'}, // a field of a later version
+		{0x1b, 0x08, 1, 0x1c},          // a group
+		{0x1c},                         // the end of one that has not begun
+		{0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f},    // 48 bits
+		{0x50, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1}, // true in many bytes
+		{0x00, 0x00}, // no field has number 0
+	} {
+		f.Add(data, 3)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, cut int) {
+		var want vehiclepb.CommandResponse
+		wantErr := proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, &want)
+		cut = min(max(cut, 0), len(data))
+		for name, pieces := range map[string]mem.BufferSlice{
+			"one piece":  {mem.SliceBuffer(bytes.Clone(data))},
+			"two pieces": {mem.SliceBuffer(bytes.Clone(data[:cut])), mem.SliceBuffer(bytes.Clone(data[cut:]))},
+		} {
+			c := newCodec(1<<20, &vehiclepb.CommandRequest{})
+			got := c.scratch()
+			got.CommandId, got.ResponsePayload, got.SequenceNumber, got.IsFinal, got.Timestamp = "left", "over", 1, true, "before" // it is used again and again
+			err := c.Unmarshal(pieces, got)
+			if err == nil && !utf8.Valid(c.payload(got)) { // jsonscan's to find
+				err = errUTF8
+			}
+			if (err != nil) != (wantErr != nil) {
+				t.Fatalf("%s: got error %v, want %v", name, err, wantErr)
+			}
+			if err != nil {
+				continue
+			}
+			if diff := cmp.Diff(&want, got, protocmp.Transform()); diff != "" {
+				t.Errorf("%s (-proto +ours):\n%s", name, diff)
+			}
+			if got := c.payload(got); string(got) != want.GetResponsePayload() {
+				t.Errorf("%s: got payload %q, want %q", name, got, want.GetResponsePayload())
+			}
+		}
+	})
+}
+
+// What is given out stays as it was, whatever is received next, and whatever gRPC does with its buffers.
+func TestAPayloadIsNotReused(t *testing.T) {
+	t.Parallel()
+	small, large := `"small"`, `"`+string(bytes.Repeat([]byte("x"), 4000))+`"`
+	for name, sizes := range map[string][]string{
+		"small messages":         {small, small, small},
+		"messages from the pool": {large, large, large},
+		"both":                   {small, large, small, large},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := mem.NewTieredBufferPool(256, 16<<10)
+			c := newCodec(1<<20, &vehiclepb.CommandRequest{})
+			var kept []json.RawMessage
+			for _, text := range sizes {
+				data, err := proto.Marshal(&vehiclepb.CommandResponse{ResponsePayload: text})
+				if err != nil {
+					t.Fatal(err)
+				}
+				frame := mem.Copy(data, pool) // as gRPC receives it
+				if err := c.Unmarshal(mem.BufferSlice{frame}, c.scratch()); err != nil {
+					t.Fatal(err)
+				}
+				kept = append(kept, c.payload(c.scratch()))
+				frame.Free()
+				buf := pool.Get(len(data)) // the next one may get the same memory
+				clear(*buf)
+				pool.Put(buf)
+			}
+			for i, want := range sizes {
+				if string(kept[i]) != want {
+					t.Errorf("payload %d: got %.40q, want %.40q", i, kept[i], want)
+				}
+			}
+		})
+	}
+}
+
+// An interceptor may put another payload into a message. It is copied: its owner may change or keep it.
+func TestAPayloadOfAnInterceptorIsCopied(t *testing.T) {
+	t.Parallel()
+	c := newCodec(1<<20, &vehiclepb.CommandRequest{})
+	data, err := proto.Marshal(&vehiclepb.CommandResponse{ResponsePayload: `{"a":1}`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Unmarshal(mem.BufferSlice{mem.SliceBuffer(data)}, c.scratch()); err != nil {
+		t.Fatal(err)
+	}
+	m := c.scratch()
+	m.ResponsePayload = `{"b":2}` // in memory that cannot be written to
+	got := c.payload(m)
+	got[2] = 'c'
+	if want := `{"c":2}`; string(got) != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
