@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 	"unsafe"
 
@@ -30,8 +29,8 @@ func (r *receiver) decode(m *vehiclepb.CommandResponse) (Chunk, error) {
 		VehicleID:  r.cmd.VehicleID,
 		Seq:        m.GetSequenceNumber(),
 		Final:      m.GetIsFinal(),
-		Timestamp:  parseTimestamp(m.GetTimestamp()),
-		ReceivedAt: time.Now(),
+		Timestamp:  r.clock.parse(m.GetTimestamp()),
+		ReceivedAt: r.clock.now(),
 	}
 	if echo := m.GetCommandId(); echo != r.cmd.request.GetCommandId() {
 		if id, err := uuid.Parse(echo); err != nil || id != r.cmd.ID { // another spelling of it is fine
@@ -61,12 +60,13 @@ type codec struct {
 	message     vehiclepb.CommandResponse // received into, again and again
 	text        []byte                    // the payload of the last message
 	malformed   error
-	limit       int // of a message, in bytes
-	requestSize int // in bytes
+	commandID   string // that answers should have
+	limit       int    // of a message, in bytes
+	requestSize int    // in bytes
 }
 
-func newCodec(limit int, request proto.Message) *codec {
-	return &codec{CodecV2: encoding.GetCodecV2("proto"), limit: limit, requestSize: proto.Size(request)}
+func newCodec(limit int, request *vehiclepb.CommandRequest) *codec {
+	return &codec{CodecV2: encoding.GetCodecV2("proto"), commandID: request.GetCommandId(), limit: limit, requestSize: proto.Size(request)}
 }
 
 func (c *codec) scratch() *vehiclepb.CommandResponse { return &c.message }
@@ -125,56 +125,59 @@ func (c *codec) unmarshal(data []byte, m *vehiclepb.CommandResponse) error {
 	c.text = nil
 	m.CommandId, m.ResponsePayload, m.SequenceNumber, m.IsFinal, m.Timestamp = "", "", 0, false, ""
 	for len(data) > 0 {
-		number, kind, n := protowire.ConsumeTag(data)
-		switch {
-		case n < 0:
-			return protowire.ParseError(n)
-		case number > protowire.MaxValidNumber:
-			return errNumber
-		}
-		data = data[n:]
-		switch {
-		case kind == protowire.BytesType && (number == fieldCommandID || number == fieldPayload || number == fieldTimestamp):
-			text, n := protowire.ConsumeBytes(data)
-			if n < 0 {
+		var n int
+		switch tag := data[0]; tag {
+		case fieldCommandID<<3 | byte(protowire.BytesType), fieldPayload<<3 | byte(protowire.BytesType), fieldTimestamp<<3 | byte(protowire.BytesType):
+			var text []byte
+			if text, n = protowire.ConsumeBytes(data[1:]); n < 0 {
 				return protowire.ParseError(n)
 			}
-			data = data[n:]
-			if number == fieldPayload {
-				if len(c.text) > 0 && !utf8.Valid(c.text) { // another one follows, and this one will not be looked at
-					return errUTF8
-				}
-				c.text, m.ResponsePayload = text[:len(text):len(text)], alias(text)
-				continue
-			}
-			if !utf8.Valid(text) {
+			if !c.setText(m, tag>>3, text) {
 				return errUTF8
 			}
-			if number == fieldCommandID {
-				m.CommandId = alias(text)
-			} else {
-				m.Timestamp = alias(text)
-			}
-		case kind == protowire.VarintType && (number == fieldSequence || number == fieldFinal):
-			x, n := protowire.ConsumeVarint(data)
-			if n < 0 {
+			n++
+		case fieldSequence<<3 | byte(protowire.VarintType), fieldFinal<<3 | byte(protowire.VarintType):
+			var x uint64
+			if x, n = protowire.ConsumeVarint(data[1:]); n < 0 {
 				return protowire.ParseError(n)
 			}
-			data = data[n:]
-			if number == fieldSequence {
+			if tag>>3 == fieldSequence {
 				m.SequenceNumber = int32(x) //nolint:gosec // G115: protobuf keeps the low 32 bits
 			} else {
 				m.IsFinal = protowire.DecodeBool(x)
 			}
+			n++
 		default: // a field of a later version
-			n := protowire.ConsumeFieldValue(number, kind, data)
-			if n < 0 {
+			var number protowire.Number
+			if number, _, n = protowire.ConsumeField(data); n < 0 {
 				return protowire.ParseError(n)
 			}
-			data = data[n:]
+			if number > protowire.MaxValidNumber {
+				return errNumber
+			}
 		}
+		data = data[n:]
 	}
 	return nil
+}
+
+// setText sets one of the fields that are strings. It says false where text is not UTF-8.
+func (c *codec) setText(m *vehiclepb.CommandResponse, field byte, text []byte) bool {
+	switch field {
+	case fieldCommandID:
+		if string(text) == c.commandID {
+			m.CommandId = c.commandID
+			return true
+		}
+		m.CommandId = alias(text)
+	case fieldTimestamp:
+		m.Timestamp = alias(text)
+	default:
+		before := c.text
+		c.text, m.ResponsePayload = text[:len(text):len(text)], alias(text)
+		return len(before) == 0 || utf8.Valid(before) // of several only the last one is looked at
+	}
+	return utf8.Valid(text)
 }
 
 // alias is text as a string, without copying it.

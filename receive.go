@@ -26,6 +26,7 @@ type receiver struct {
 	order    *sequencer
 	stream   grpc.ClientStream
 	wire     *codec
+	clock    clock
 	ready    []Chunk
 	linger   func(func()) // runs what is left to do for a completed stream, where the caller does not wait for it
 }

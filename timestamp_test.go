@@ -3,6 +3,7 @@ package vehicle
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -52,9 +53,9 @@ func TestParseTimestamp(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := parseTimestamp(tt.text)
+			got := new(clock).parse(tt.text)
 			if !got.Equal(tt.want) || got.Location() != time.UTC {
-				t.Errorf("parseTimestamp(%q): got %v, want %v", tt.text, got, tt.want)
+				t.Errorf("parse(%q): got %v, want %v", tt.text, got, tt.want)
 			}
 		})
 	}
@@ -68,24 +69,28 @@ func FuzzParseTimestamp(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		got := parseTimestamp(text)
+		var c clock
+		got := c.parse(text)
+		if again, other := c.parse(text), parseTimestamp(text); !again.Equal(got) || !other.Equal(got) {
+			t.Errorf("parse(%q): got %v, then %v, and %v by package time alone", text, got, again, other)
+		}
 		if got.Location() != time.UTC {
-			t.Errorf("parseTimestamp(%q): got zone %v, want UTC", text, got.Location())
+			t.Errorf("parse(%q): got zone %v, want UTC", text, got.Location())
 		}
 		written, err := got.MarshalJSON() // a sink does so
 		if err != nil {
-			t.Fatalf("parseTimestamp(%q): got %v, which is no JSON: %v", text, got, err)
+			t.Fatalf("parse(%q): got %v, which is no JSON: %v", text, got, err)
 		}
 		var read time.Time
 		if err := read.UnmarshalJSON(written); err != nil || !read.Equal(got) {
-			t.Errorf("parseTimestamp(%q): got %v, and %v, %v out of its JSON", text, got, read, err)
+			t.Errorf("parse(%q): got %v, and %v, %v out of its JSON", text, got, read, err)
 		}
 		if want, err := time.Parse(time.RFC3339Nano, text); err == nil {
 			if want = want.UTC(); want.Year() < 0 || want.Year() > 9999 {
 				want = time.Time{}
 			}
 			if !got.Equal(want) {
-				t.Errorf("parseTimestamp(%q): got %v, want %v", text, got, want)
+				t.Errorf("parse(%q): got %v, want %v", text, got, want)
 			}
 		}
 	})
@@ -154,4 +159,18 @@ func TestDecode(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A chunk's ReceivedAt is what time.Now gives, whatever time has passed since the chunk before.
+func TestClockKeepsUpWithTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var c clock
+		for _, wait := range []time.Duration{0, time.Nanosecond, 999 * time.Millisecond, time.Second, 3 * time.Hour, 0} {
+			time.Sleep(wait)
+			if got, want := c.now(), time.Now(); !got.Equal(want) || got.Sub(want) != 0 {
+				t.Errorf("after %v: got %v, want %v", wait, got, want)
+			}
+		}
+	})
 }
