@@ -7,11 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
 	"github.com/sovd-go/vehicle/internal/within"
-	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
 // Client runs diagnostic commands on vehicles. Make one with [New] or [NewFromEnv] and share it: it is safe for
@@ -196,32 +194,4 @@ func (c *Client) spawnLocked(f func()) {
 		}()
 		f()
 	}()
-}
-
-// receiver opens the command's stream through the retrying interceptor.
-func (c *Client) receiver(r *run) (*receiver, error) {
-	wire := newCodec(c.config.maxMessageSize, r.cmd.request)
-	r.attempts.wire = wire
-	ctx := withMetadata(r.ctx, r.call.metadata)
-	conn := intercepted{ClientConnInterface: c.pool, interceptor: r.attempts.intercept}
-	stream, err := vehiclepb.NewVehicleServiceClient(conn).ExecuteCommand(ctx, r.cmd.request,
-		grpc.ForceCodecV2(wire), grpc.MaxCallRecvMsgSize(c.config.maxMessageSize))
-	if err != nil {
-		return nil, err
-	}
-	return &receiver{cmd: &r.cmd, attempts: &r.attempts, order: &r.order, stream: stream, wire: wire}, nil
-}
-
-// intercepted is a connection whose streams go through an interceptor first.
-type intercepted struct {
-	grpc.ClientConnInterface
-	interceptor grpc.StreamClientInterceptor
-}
-
-// NewStream implements grpc.ClientConnInterface.
-func (i intercepted) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	streamer := func(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		return i.ClientConnInterface.NewStream(ctx, desc, method, opts...)
-	}
-	return i.interceptor(ctx, desc, nil, method, streamer, opts...)
 }

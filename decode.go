@@ -50,23 +50,23 @@ func (r *receiver) decode(m *vehiclepb.CommandResponse) (Chunk, error) {
 	return c, nil
 }
 
-// codec is gRPC's protobuf codec, given to each call, but for the decoding of a CommandResponse, where its strings
-// refer to the memory that gRPC received them in. It also notes what it could not read: gRPC reports
+// codec is gRPC's protobuf codec, given to each call, but for what is done for each command and each chunk: it encodes a
+// CommandRequest without reflection, and the strings of a CommandResponse refer to the memory that gRPC received them in. It
+// also notes what it could not read: gRPC reports
 // that as INTERNAL, like any trouble of the server's. One command uses it, in one goroutine.
 //
 // It leaves out one of protobuf's checks: whether the payload is UTF-8, which jsonscan finds out.
 type codec struct {
 	encoding.CodecV2
-	message     vehiclepb.CommandResponse // received into, again and again
-	text        []byte                    // the payload of the last message
-	malformed   error
-	commandID   string // that answers should have
-	limit       int    // of a message, in bytes
-	requestSize int    // in bytes
+	message   vehiclepb.CommandResponse // received into, again and again
+	text      []byte                    // the payload of the last message
+	malformed error
+	request   *vehiclepb.CommandRequest
+	limit     int // of a message, in bytes
 }
 
 func newCodec(limit int, request *vehiclepb.CommandRequest) *codec {
-	return &codec{CodecV2: encoding.GetCodecV2("proto"), commandID: request.GetCommandId(), limit: limit, requestSize: proto.Size(request)}
+	return &codec{CodecV2: encoding.GetCodecV2("proto"), request: request, limit: limit}
 }
 
 func (c *codec) scratch() *vehiclepb.CommandResponse { return &c.message }
@@ -79,6 +79,16 @@ func (c *codec) payload(m *vehiclepb.CommandResponse) json.RawMessage {
 		return c.text
 	}
 	return json.RawMessage(text)
+}
+
+// Marshal implements encoding.CodecV2.
+func (c *codec) Marshal(v any) (mem.BufferSlice, error) {
+	if m, ok := v.(*vehiclepb.CommandRequest); ok {
+		if data := marshal(m); data != nil {
+			return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+		}
+	}
+	return c.CodecV2.Marshal(v)
 }
 
 // Unmarshal implements encoding.CodecV2.
@@ -106,14 +116,62 @@ func owned(data mem.BufferSlice) []byte {
 	return data.Materialize()
 }
 
-// The fields of a CommandResponse, as vehiclepb's .proto has them.
+// The fields of a CommandRequest and a CommandResponse, as vehiclepb's .proto has them.
 const (
+	fieldParams = 10
+	paramKey    = 1
+	paramValue  = 2
+	// The request's command_id, vehicle_id and command_name are fields 1 to 3.
+
 	fieldCommandID = 1
 	fieldPayload   = 2
 	fieldSequence  = 3
 	fieldFinal     = 10
 	fieldTimestamp = 11
 )
+
+// marshal is proto.Marshal; nil: only that can say what is wrong, or an interceptor has added fields. FuzzMarshal holds
+// it to that.
+func marshal(m *vehiclepb.CommandRequest) []byte {
+	if len(m.ProtoReflect().GetUnknown()) > 0 {
+		return nil
+	}
+	fields := [...]string{m.GetCommandId(), m.GetVehicleId(), m.GetCommandName()}
+	size := 0
+	for _, text := range fields {
+		if !utf8.ValidString(text) {
+			return nil
+		}
+		size += 1 + protowire.SizeBytes(len(text))
+	}
+	for key, value := range m.GetCommandParams() {
+		if !utf8.ValidString(key) || !utf8.ValidString(value) {
+			return nil
+		}
+		size += 1 + protowire.SizeBytes(paramSize(key, value))
+	}
+	data := make([]byte, 0, size)
+	for i, text := range fields {
+		if text != "" {
+			data = appendText(data, protowire.Number(i+1), text)
+		}
+	}
+	for key, value := range m.GetCommandParams() {
+		data = protowire.AppendTag(data, fieldParams, protowire.BytesType)
+		data = protowire.AppendVarint(data, uint64(paramSize(key, value))) //nolint:gosec // G115: a length
+		data = appendText(data, paramKey, key)
+		data = appendText(data, paramValue, value)
+	}
+	return data
+}
+
+func appendText(data []byte, number protowire.Number, text string) []byte {
+	return protowire.AppendString(protowire.AppendTag(data, number, protowire.BytesType), text)
+}
+
+func paramSize(key, value string) int {
+	return 2 + protowire.SizeBytes(len(key)) + protowire.SizeBytes(len(value))
+}
 
 var (
 	errUTF8   = errors.New("string field contains invalid UTF-8")
@@ -165,8 +223,8 @@ func (c *codec) unmarshal(data []byte, m *vehiclepb.CommandResponse) error {
 func (c *codec) setText(m *vehiclepb.CommandResponse, field byte, text []byte) bool {
 	switch field {
 	case fieldCommandID:
-		if string(text) == c.commandID {
-			m.CommandId = c.commandID
+		if id := c.request.GetCommandId(); string(text) == id {
+			m.CommandId = id
 			return true
 		}
 		m.CommandId = alias(text)
@@ -192,5 +250,5 @@ func (c *codec) tooLarge(st *status.Status) bool {
 	return st.Code() == codes.ResourceExhausted &&
 		strings.HasPrefix(st.Message(), "grpc: received message ") &&
 		strings.Contains(st.Message(), strconv.Itoa(c.limit)) &&
-		c.requestSize <= c.limit
+		proto.Size(c.request) <= c.limit
 }

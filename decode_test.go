@@ -3,6 +3,7 @@ package vehicle
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 	"unicode/utf8"
 
@@ -74,6 +75,49 @@ func FuzzUnmarshal(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzMarshal holds the codec's encoding to protobuf's own.
+func FuzzMarshal(f *testing.F) {
+	f.Add("7d44485b-35c7-4bd2-9e33-4e1bb2a7e1a5", "6a1f0c7e-9d58-4c9b-8d3e-1f2a3b4c5d6e", "ReadDTC", "ecuAddress", "0x10", "", "")
+	f.Add("", "", "", "", "", "", "")
+	f.Add("\xff", "", "", "", "", "", "")
+	f.Add("", "", "x", "\xff", "", "", "")
+	f.Add("", "", "x", "", "\xff", "", "")
+	f.Add("", "", strings.Repeat("x", 200), "a", strings.Repeat("y", 20000), "b", "")
+	f.Fuzz(func(t *testing.T, id, vehicle, name, key1, value1, key2, value2 string) {
+		want := &vehiclepb.CommandRequest{CommandId: id, VehicleId: vehicle, CommandName: name, CommandParams: map[string]string{key1: value1, key2: value2}}
+		theirs, wantErr := proto.Marshal(want)
+		data, err := newCodec(1, want).Marshal(want)
+		if (err != nil) != (wantErr != nil) {
+			t.Fatalf("got error %v, want %v", err, wantErr)
+		}
+		if err != nil {
+			return
+		}
+		var got vehiclepb.CommandRequest
+		if err := proto.Unmarshal(data.Materialize(), &got); err != nil || data.Len() != len(theirs) {
+			t.Fatalf("got %d bytes, %v, want %d", data.Len(), err, len(theirs))
+		}
+		if diff := cmp.Diff(want, &got, protocmp.Transform()); diff != "" {
+			t.Errorf("(-sent +received):\n%s", diff)
+		}
+	})
+}
+
+// What an interceptor adds to a request is sent.
+func TestFieldsThatAreNotKnownAreSent(t *testing.T) {
+	t.Parallel()
+	m := &vehiclepb.CommandRequest{CommandName: "ReadDTC"}
+	m.ProtoReflect().SetUnknown([]byte{0x9a, 0x06, 3, 'n', 'e', 'w'})
+	want, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := newCodec(1, m).Marshal(m)
+	if err != nil || !bytes.Equal(got.Materialize(), want) {
+		t.Errorf("got %x, %v, want %x", got.Materialize(), err, want)
+	}
 }
 
 // What is given out stays as it was, whatever is received next, and whatever gRPC does with its buffers.

@@ -35,8 +35,7 @@ var (
 	errMoved = errors.New("vehicle: the stream moves to another connection")
 )
 
-// pool is the client's connections. It is a grpc.ClientConnInterface whose streams each go to the
-// least busy healthy connection. It opens connections as load asks, up to size. Safe for concurrent use.
+// pool is the client's connections. Each stream goes to the least busy healthy one. It opens connections as load asks, up to size. Safe for concurrent use.
 type pool struct {
 	dial func() (*grpc.ClientConn, error)
 	size int
@@ -46,7 +45,10 @@ type pool struct {
 	limit  int // what new connections are expected to carry
 	closed bool
 
-	waiters []*place // streams kept waiting at full connections, the longest first
+	opening    []*place    // streams that are being opened, in no order
+	impatience *time.Timer // looks at them; nil in a pool of one, and before the first
+	looking    bool        // it runs
+	waiters    []*place    // streams kept waiting at full connections, the longest first
 
 	retired map[*conn]struct{} // replaced, with streams that go on; see renew
 	closing sync.WaitGroup     // retired connections without streams
@@ -64,13 +66,14 @@ type conn struct {
 
 // place is one stream's place on a connection. Its fields are guarded by the pool's mutex.
 type place struct {
-	conn       *conn
-	impatience *time.Timer             // calls kept; nil in a pool of one
-	move       context.CancelCauseFunc // with errMoved it gives up opening here
-	seen       int                     // streams open on the connection when last looked
-	settled    bool                    // opening has ended
-	open       bool
-	released   bool
+	conn     *conn
+	since    time.Time // when opening began, or was last seen to have a reason other than the server's limit
+	index    int       // in pool.opening; negative: it is not there
+	stop     func()    // gives up opening here
+	moved    bool      // because of that
+	seen     int       // streams open on the connection when last looked
+	open     bool
+	released bool
 }
 
 // newPool makes the pool and its first connection, which tells whether the options make sense. A
@@ -81,49 +84,29 @@ func newPool(size int, dial func() (*grpc.ClientConn, error)) (*pool, error) {
 	return p, err
 }
 
-// NewStream opens a stream on the connection that has most room. A stream that is kept waiting there moves to
-// another connection as soon as one has room: nothing has been sent on it yet.
-func (p *pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	for {
-		at, err := p.acquire()
-		if err != nil {
-			return nil, err
-		}
-		onFinish := grpc.OnFinish(func(error) { p.release(at) })
-		stream, err := p.open(ctx, at, desc, method, append(slices.Clip(opts), onFinish))
-		if err == nil {
-			return stream, nil
-		}
+// open opens a stream on the connection that has most room. Where the stream is kept waiting there and another
+// connection has room, stop is called, which ends ctx; the error is then errMoved, nothing has been sent, and the caller
+// asks again. Stop may be called until open returns.
+func (p *pool) open(ctx context.Context, stop func(), opts []grpc.CallOption) (grpc.ClientStream, error) {
+	at, err := p.acquire(stop)
+	if err != nil {
+		return nil, err
+	}
+	onFinish := grpc.OnFinish(func(error) { p.release(at) })
+	stream, err := at.conn.NewStream(ctx, &vehiclepb.VehicleService_ServiceDesc.Streams[0], vehiclepb.VehicleService_ExecuteCommand_FullMethodName,
+		append(slices.Clip(opts), onFinish)...)
+	moved := p.settle(at, err == nil)
+	if err != nil {
 		p.release(at) // gRPC's callback has done it, unless an interceptor failed before gRPC was asked
-		if !errors.Is(err, errMoved) {
-			return nil, err
-		}
 	}
-}
-
-// Invoke is there for the interface; the vehicle service has no unary method.
-func (p *pool) Invoke(context.Context, string, any, any, ...grpc.CallOption) error {
-	return status.Error(codes.Unimplemented, "vehicle: unary calls are not pooled")
-}
-
-// open opens a stream at its place. Where there can be other places it gives up with errMoved when told to.
-func (p *pool) open(ctx context.Context, at *place, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (grpc.ClientStream, error) {
-	if p.size > 1 {
-		ctx, at.move = context.WithCancelCause(ctx)
-		p.mu.Lock()
-		at.impatience = time.AfterFunc(patience, func() { p.kept(at) })
-		p.mu.Unlock()
-	}
-	stream, err := at.conn.NewStream(ctx, desc, method, opts...)
-	p.settle(at, err == nil)
-	if context.Cause(ctx) == errMoved { //nolint:errorlint // ours, never wrapped
+	if moved {
 		return nil, errMoved // also where the stream was opened at that very moment: its context has ended
 	}
 	return stream, err
 }
 
 // acquire takes a place on the best connection.
-func (p *pool) acquire() (*place, error) {
+func (p *pool) acquire(stop func()) (*place, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -142,29 +125,79 @@ func (p *pool) acquire() (*place, error) {
 		c.ResetConnectBackoff()
 	}
 	c.streams++
-	return &place{conn: c, seen: c.open}, nil
+	at := &place{conn: c, seen: c.open, stop: stop, index: -1}
+	if p.size > 1 {
+		p.watch(at)
+	}
+	return at, nil
+}
+
+// watch has an eye on a stream while it is being opened. One timer does for all.
+func (p *pool) watch(at *place) {
+	at.since, at.index = time.Now(), len(p.opening)
+	p.opening = append(p.opening, at)
+	switch {
+	case p.looking:
+		return
+	case p.impatience == nil:
+		p.impatience = time.AfterFunc(patience, p.look)
+	default:
+		p.impatience.Reset(patience)
+	}
+	p.looking = true
+}
+
+func (p *pool) unwatch(at *place) {
+	if at.index < 0 {
+		return
+	}
+	last := len(p.opening) - 1
+	p.opening[last].index = at.index
+	p.opening[at.index] = p.opening[last]
+	p.opening[last] = nil
+	p.opening, at.index = p.opening[:last], -1
+}
+
+// look finds the streams that have been kept waiting for longer than our patience.
+func (p *pool) look() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, next := time.Now(), patience
+	for i := len(p.opening) - 1; i >= 0; i-- { // kept may take it out
+		at := p.opening[i]
+		if wait := patience - now.Sub(at.since); wait > 0 {
+			next = min(next, wait)
+		} else {
+			p.kept(at, now)
+		}
+	}
+	if p.looking = len(p.opening) > 0 && !p.closed; p.looking {
+		p.impatience.Reset(next)
+	}
 }
 
 // kept is called when opening a stream takes long. On a ready connection that means that the server takes no more
 // streams than are open. The stream moves where there is room, or waits for room anywhere.
-func (p *pool) kept(at *place) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (p *pool) kept(at *place, now time.Time) {
 	c := at.conn
-	switch {
-	case at.settled:
-	case c.GetState() != connectivity.Ready, c.open > at.seen: // nothing to do with the server's limit, or below it
-		at.seen = c.open
-		at.impatience.Reset(patience)
-	default:
-		c.limit = max(c.open, 1)
-		p.limit = c.limit
-		if best, rank := p.best(); len(p.conns) < p.size || at.betterOn(best, rank) {
-			at.move(errMoved)
-			return
-		}
-		p.waiters = append(p.waiters, at)
+	if c.GetState() != connectivity.Ready || c.open > at.seen { // nothing to do with the server's limit, or below it
+		at.seen, at.since = c.open, now
+		return
 	}
+	p.unwatch(at)
+	c.limit = max(c.open, 1)
+	p.limit = c.limit
+	if best, rank := p.best(); len(p.conns) < p.size || at.betterOn(best, rank) {
+		at.move()
+		return
+	}
+	p.waiters = append(p.waiters, at)
+}
+
+// move has the stream opened elsewhere.
+func (at *place) move() {
+	at.moved = true
+	at.stop()
 }
 
 // betterOn says whether the stream should move to c: it has room, or is less busy, which shows whether it has.
@@ -172,19 +205,16 @@ func (at *place) betterOn(c *conn, rank rank) bool {
 	return rank < full || rank == full && c.streams+1 < at.conn.streams
 }
 
-// settle ends the opening of a stream.
-func (p *pool) settle(at *place, opened bool) {
+// settle ends the opening of a stream. It says whether the stream is to be opened elsewhere.
+func (p *pool) settle(at *place, opened bool) (moved bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	at.settled = true
-	if at.impatience != nil {
-		at.impatience.Stop()
-	}
+	p.unwatch(at)
 	if i := slices.Index(p.waiters, at); i >= 0 {
 		p.waiters = slices.Delete(p.waiters, i, i+1)
 	}
 	if !opened || at.released {
-		return
+		return at.moved
 	}
 	at.open = true
 	c := at.conn
@@ -193,6 +223,7 @@ func (p *pool) settle(at *place, opened bool) {
 		c.limit = c.open
 		p.limit = max(p.limit, c.limit)
 	}
+	return at.moved
 }
 
 // release gives a place back, and lets the stream move there that has waited longest elsewhere. Giving it back again
@@ -210,7 +241,7 @@ func (p *pool) release(at *place) {
 		c.open--
 	}
 	if len(p.waiters) > 0 && !c.retired && p.waiters[0].betterOn(c, c.rank()) {
-		p.waiters[0].move(errMoved)
+		p.waiters[0].move()
 		p.waiters = slices.Delete(p.waiters, 0, 1)
 	}
 	p.dismiss(c)
@@ -327,6 +358,9 @@ func (p *pool) close() error {
 	p.mu.Lock()
 	conns := slices.AppendSeq(slices.Clone(p.conns), maps.Keys(p.retired))
 	p.closed = true
+	if p.impatience != nil {
+		p.impatience.Stop()
+	}
 	p.mu.Unlock()
 	defer p.closing.Wait()
 	var errs []error

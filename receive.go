@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"sync"
 
-	"google.golang.org/grpc"
-
 	"github.com/sovd-go/vehicle/internal/within"
 )
 
@@ -24,7 +22,6 @@ type receiver struct {
 	cmd      *prepared
 	attempts *attempts
 	order    *sequencer
-	stream   grpc.ClientStream
 	wire     *codec
 	clock    clock
 	ready    []Chunk
@@ -55,7 +52,7 @@ func (r *receiver) advance() (ready []Chunk, err *Error) {
 // next receives one message and appends the chunks that it makes ready.
 func (r *receiver) next(ready []Chunk) ([]Chunk, *Error) {
 	message := r.wire.scratch()
-	switch err := r.stream.RecvMsg(message).(type) { //nolint:errorlint // RecvMsg of attempts says what it returns
+	switch err := r.attempts.RecvMsg(message).(type) { //nolint:errorlint // RecvMsg of attempts says what it returns
 	case nil:
 	case *Error:
 		return ready, err

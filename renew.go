@@ -55,7 +55,7 @@ func (p *pool) dismiss(c *conn) {
 func (p *pool) moveFrom(c *conn) {
 	p.waiters = slices.DeleteFunc(p.waiters, func(at *place) bool {
 		if at.conn == c {
-			at.move(errMoved)
+			at.move()
 		}
 		return at.conn == c
 	})

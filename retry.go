@@ -9,6 +9,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
 // RetryPolicy says how often and when an attempt is repeated. The zero value of a field means its
@@ -111,27 +114,22 @@ func (p RetryPolicy) schedule() *backoff.ExponentialBackOff {
 	)
 }
 
-// attempts is one command's RPC, asked again as often as its policy allows. Its intercept method is the
-// retrying stream interceptor: it gives the stub one stream, under which the attempts follow
-// each other. Everything that knows what a chunk is stays above it, in the sequencer. It is used by one goroutine
-// at a time.
+// attempts is one command's RPC, asked again as often as its policy allows: one stream of messages, under which the
+// attempts follow each other. Everything that knows what a chunk is stays above it, in the sequencer. It is used
+// by one goroutine at a time.
 type attempts struct {
-	call   *callConfig
-	policy RetryPolicy
-	once   bool
-	log    commandLog
-	order  *sequencer
-	wire   *codec
-	sinks  *delivery
-	until  atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
-
-	// What the stub handed over.
-	ctx     context.Context
-	desc    *grpc.StreamDesc
-	method  string
-	connect grpc.Streamer
+	ctx     context.Context //nolint:containedctx // the command's
+	call    *callConfig
+	policy  RetryPolicy
+	once    bool
+	log     commandLog
+	order   *sequencer
+	wire    *codec
+	sinks   *delivery
+	pool    *pool
 	opts    []grpc.CallOption
-	request any
+	request *vehiclepb.CommandRequest
+	until   atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
 
 	current    *attempt // nil: none is open
 	made       int
@@ -147,50 +145,20 @@ type attempts struct {
 // attempt is one asking of the vehicle.
 type attempt struct {
 	grpc.ClientStream
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	unfollow func() bool // stops following the command's context
-	deadline time.Time   // zero: none
-	ran      bool        // mayHaveRun, before this attempt
+	ctx      context.Context //nolint:containedctx // the attempt's
+	unfollow func() bool     // stops following the command's context
+	deadline time.Time       // zero: none
+	ran      bool            // mayHaveRun, before this attempt
 	sent     bool
 	answered bool        // at least one message has come
 	idle     *time.Timer // nil: no idle timeout
+
+	mu    sync.Mutex
+	stop  context.CancelFunc // of ctx
+	cause error              // why it was called; nil: it was not
 }
 
 var errIdle = errors.New("vehicle: no chunk within the idle timeout")
-
-var _ grpc.StreamClientInterceptor = (*attempts)(nil).intercept
-
-// intercept opens nothing yet: the first attempt begins with the first RecvMsg.
-func (a *attempts) intercept(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	a.ctx, a.desc, a.method, a.connect, a.opts = ctx, desc, method, streamer, opts
-	return a, nil
-}
-
-// SendMsg keeps the request, which each attempt sends.
-func (a *attempts) SendMsg(m any) error { a.request = m; return nil }
-
-// CloseSend has nothing to do: each attempt closes its own side.
-func (a *attempts) CloseSend() error { return nil }
-
-// Context is the command's.
-func (a *attempts) Context() context.Context { return a.ctx }
-
-// Header is the current attempt's.
-func (a *attempts) Header() (metadata.MD, error) {
-	if a.current == nil {
-		return nil, nil
-	}
-	return a.current.Header()
-}
-
-// Trailer is the current attempt's.
-func (a *attempts) Trailer() metadata.MD {
-	if a.current == nil {
-		return nil
-	}
-	return a.current.Trailer()
-}
 
 // RecvMsg receives the next message, from however many attempts it takes. Its errors are io.EOF, where the
 // server ended the stream normally, and *Error.
@@ -221,16 +189,12 @@ func (a *attempts) receive(m any) error {
 	return err
 }
 
-// open begins the next attempt. The attempt's context carries the command's values and the earlier of the two
-// deadlines, and follows the command's cancellation only until finish: a caller that cancels its
-// context once it has its answer must not cancel a stream that is about to end by itself.
+// open begins the next attempt.
 func (a *attempts) open() error {
 	a.made++
 	a.order.restart()
-	at := &attempt{ran: a.mayHaveRun, unfollow: func() bool { return true }}
+	at := &attempt{ran: a.mayHaveRun}
 	a.current = at
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(a.ctx))
-	at.ctx, at.cancel = ctx, cancel
 	if a.call.attemptTimeout > 0 {
 		at.deadline = time.Now().Add(a.call.attemptTimeout)
 	}
@@ -240,19 +204,16 @@ func (a *attempts) open() error {
 	a.until.Store(0)
 	if !at.deadline.IsZero() {
 		a.until.Store(at.deadline.UnixNano())
-		var stop context.CancelFunc
-		at.ctx, stop = context.WithDeadline(ctx, at.deadline)
-		at.cancel = func(cause error) { cancel(cause); stop() }
 	}
+	at.begin(a.ctx)
 	at.unfollow = context.AfterFunc(a.ctx, func() { at.cancel(context.Cause(a.ctx)) })
-
 	at.waitFrom(a.call.idleTimeout)
 	defer at.waited()
-	out := metadata.AppendToOutgoingContext(at.ctx, "x-sovd-attempt", strconv.Itoa(a.made))
-	if a.made > 1 && a.order.count > 0 {
-		out = metadata.AppendToOutgoingContext(out, "x-sovd-resume-from", strconv.FormatInt(a.order.next, 10))
+	stream, err := a.connect(at)
+	for err == errMoved && at.moved() { //nolint:errorlint // the pool's own, never wrapped
+		at.begin(a.ctx)
+		stream, err = a.connect(at)
 	}
-	stream, err := a.connect(out, a.desc, nil, a.method, a.opts...)
 	if err != nil {
 		return err
 	}
@@ -265,6 +226,60 @@ func (a *attempts) open() error {
 		return err
 	}
 	return stream.CloseSend()
+}
+
+// connect opens a stream. Nothing has been sent where it fails.
+func (a *attempts) connect(at *attempt) (grpc.ClientStream, error) {
+	headers := []string{"x-sovd-attempt", strconv.Itoa(a.made)}
+	if a.made > 1 && a.order.count > 0 {
+		headers = append(headers, "x-sovd-resume-from", strconv.FormatInt(a.order.next, 10))
+	}
+	return a.pool.open(metadata.AppendToOutgoingContext(at.ctx, headers...), func() { at.cancel(errMoved) }, a.opts)
+}
+
+// begin makes the attempt's context. It carries the command's values and the earlier of the two deadlines, and follows
+// the command's cancellation only until finish: a caller that cancels its context once it has its answer must not
+// cancel a stream that is about to end by itself.
+func (at *attempt) begin(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if at.deadline.IsZero() {
+		at.ctx, at.stop = context.WithCancel(ctx)
+	} else {
+		at.ctx, at.stop = context.WithDeadline(ctx, at.deadline)
+	}
+}
+
+// cancel ends the attempt's context, because of cause.
+func (at *attempt) cancel(cause error) {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if at.cause == nil {
+		at.cause = cause
+	}
+	at.stop()
+}
+
+// moved says whether the attempt's context ended only because it is to be made at another place.
+func (at *attempt) moved() bool {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if at.cause != errMoved || at.ctx.Err() == context.DeadlineExceeded { //nolint:errorlint // neither is ever wrapped
+		return false
+	}
+	at.cause = nil
+	return true
+}
+
+// why is why the attempt's context has ended; nil: it has not.
+func (at *attempt) why() error {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if err := at.ctx.Err(); err != context.Canceled || at.cause == nil { //nolint:errorlint // never wrapped
+		return err
+	}
+	return at.cause
 }
 
 // waitFrom starts the idle timeout, and waited stops it.
@@ -312,7 +327,7 @@ func (a *attempts) failed(err error) *Error {
 // end releases what the attempt holds; a stream that is still open is cancelled.
 func (at *attempt) end() {
 	at.unfollow()
-	at.cancel(nil)
+	at.cancel(context.Canceled)
 }
 
 // failure is an attempt's end: the command's error if it is the last one, and what bears on trying again.
@@ -334,7 +349,7 @@ func (a *attempts) diagnose(at *attempt, err error) failure {
 		return failure{Error: contextError(a.ctx, "", nil), permanent: true}
 	}
 	st := statusOf(err)
-	switch cause := context.Cause(at.ctx); {
+	switch cause := at.why(); {
 	case errors.Is(cause, errIdle):
 		e := newError(ErrTimeout, fmt.Sprintf("no chunk within %v", a.call.idleTimeout), errIdle)
 		return a.timedOut(e)
@@ -459,7 +474,7 @@ func (a *attempts) finish() (linger func()) {
 	a.current = nil
 	at.unfollow()
 	return func() {
-		limit := time.AfterFunc(lingerTime, func() { at.cancel(nil) })
+		limit := time.AfterFunc(lingerTime, func() { at.cancel(context.Canceled) })
 		defer limit.Stop()
 		defer func() { _ = recover() }() // an interceptor's panic, as little to anyone as the rest
 		defer at.end()

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc"
 )
 
 // Stream is one command and its answer, as it comes in. [Client.Stream] makes it; its loop runs it:
@@ -60,12 +62,11 @@ func (s *Stream) run(yield func(Chunk, error) bool) (left bool) {
 	r := newRun(s)
 	defer func() { s.result.Store(&r.result) }()
 	defer r.settle()
-	r.failure = newError(ErrCanceled, "its goroutine panicked or ended", context.Canceled) // unless we get further
 	failure := r.start(s)
 	if failure == nil {
 		failure, left = r.loop(yield)
 	}
-	r.failure = failure
+	r.failure, r.returned = failure, true
 	return left
 }
 
@@ -76,7 +77,7 @@ type run struct {
 	ctx    context.Context //nolint:containedctx // the command's, for as long as it runs
 	cancel context.CancelCauseFunc
 	cmd    prepared
-	call   callConfig
+	call   *callConfig
 
 	sinks    delivery
 	order    sequencer
@@ -86,6 +87,7 @@ type run struct {
 	startedAt time.Time
 	delivered int
 	seen      bool // the caller has seen the final chunk
+	returned  bool // and did not panic, or end its goroutine
 	failure   *Error
 
 	turn   atomic.Int32 // whose the command is: one of the constants below
@@ -101,7 +103,7 @@ const (
 )
 
 func newRun(s *Stream) *run {
-	r := &run{client: s.client, call: s.call, startedAt: time.Now(), done: make(chan struct{})}
+	r := &run{client: s.client, call: &s.call, startedAt: time.Now(), done: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancelCause(s.ctx)
 	return r
 }
@@ -123,28 +125,29 @@ func (r *run) start(s *Stream) *Error {
 	log := commandLog{logger: r.client.log, cmd: &r.cmd.Command}
 	r.sinks.sinks, r.sinks.log = r.call.sinks, log
 	r.order.init(r.call.reorderWindow, r.call.resume)
-	r.attempts = attempts{call: &r.call, policy: r.call.retry.withDefaults(), order: &r.order, sinks: &r.sinks, log: log, once: r.cmd.Once}
 	if e := r.sinks.begin(r.ctx, r.cmd.Command); e != nil {
 		return e
 	}
-	return r.receive()
+	wire := newCodec(r.client.config.maxMessageSize, r.cmd.request)
+	r.attempts = attempts{
+		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call, policy: r.call.retry.withDefaults(), once: r.cmd.Once,
+		log: log, order: &r.order, wire: wire, sinks: &r.sinks, pool: r.client.pool, request: r.cmd.request,
+		opts: []grpc.CallOption{grpc.StaticMethod(), grpc.ForceCodecV2(wire), grpc.MaxCallRecvMsgSize(r.client.config.maxMessageSize)},
+	}
+	r.receive()
+	return nil
 }
 
 // receive sets up where the chunks come from. With sinks a goroutine receives while they write; without, nothing
 // is gained by it.
-func (r *run) receive() *Error {
-	from, err := r.client.receiver(r)
-	if err != nil {
-		return newError(ErrInternal, sanitize(err.Error()), err)
-	}
-	from.linger = r.client.spawn
+func (r *run) receive() {
+	from := &receiver{cmd: &r.cmd, attempts: &r.attempts, order: &r.order, wire: r.attempts.wire, linger: r.client.spawn}
 	r.from = from
 	if len(r.call.sinks) > 0 {
 		pump := newPump(from)
 		r.from = pump
 		r.client.spawn(pump.run)
 	}
-	return nil
 }
 
 // loop delivers chunks until the answer is complete, and says whether the caller left.
@@ -220,14 +223,12 @@ func (r *run) yield(yield func(Chunk, error) bool, chunk Chunk) (more bool, _ *E
 
 // settle ends the command, if Close has not. It is deferred: the loop's body may have panicked, or ended its goroutine.
 func (r *run) settle() {
-	switch r.turn.Swap(takenFor) {
-	case takenFor:
+	switch turn := r.turn.Swap(takenFor); {
+	case turn == takenFor:
 		<-r.done
 		return
-	case theirs:
-		if r.seen {
-			r.failure = nil
-		}
+	case !r.returned && !(turn == theirs && r.seen):
+		r.failure = newError(ErrCanceled, "its goroutine panicked or ended", context.Canceled)
 	}
 	r.end()
 }
