@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/status"
 
@@ -20,6 +21,8 @@ type Client struct {
 	log     *slog.Logger
 	unwatch func() // stops looking for new certificates
 	closed  atomic.Bool
+
+	farewells farewells
 
 	mu       sync.Mutex // never held across I/O
 	changed  sync.Cond  // one of the following has
@@ -44,6 +47,7 @@ func New(target string, opts ...Option) (*Client, error) {
 func newClient(target string, config config) (*Client, error) {
 	c := &Client{config: config, log: config.logger, runs: make(map[*run]struct{})}
 	c.changed.L = &c.mu
+	c.farewells.after = c.after
 	keys, err := config.security.load(config.logger)
 	if err != nil {
 		return nil, err
@@ -185,13 +189,23 @@ func (c *Client) spawn(f func()) {
 
 func (c *Client) spawnLocked(f func()) {
 	c.tasks++
-	go func() {
-		defer func() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.tasks--
-			c.changed.Broadcast()
-		}()
-		f()
+	go c.do(f)
+}
+
+// after is spawn at a later time.
+func (c *Client) after(d time.Duration, f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tasks++
+	time.AfterFunc(d, func() { c.do(f) })
+}
+
+func (c *Client) do(task func()) {
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.tasks--
+		c.changed.Broadcast()
 	}()
+	task()
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -133,17 +132,22 @@ func encodeParams(params map[string]any) (map[string]string, error) {
 		return nil, nil
 	}
 	encoded := make(map[string]string, len(params))
-	for _, key := range slices.Sorted(maps.Keys(params)) { // sorted: the same fault, the same error
-		text, err := encodeParam(params[key])
-		if err != nil {
-			return nil, fmt.Errorf("parameter %q %w", sanitize(key), err)
+	var firstKey string
+	var first error
+	for key, value := range params {
+		text, err := encodeParam(value)
+		switch {
+		case err != nil:
+			err = fmt.Errorf("parameter %q %w", sanitize(key), err)
+		case !utf8.ValidString(key) || !utf8.ValidString(text):
+			err = fmt.Errorf("parameter %q is not valid UTF-8", sanitize(key))
 		}
-		if !utf8.ValidString(key) || !utf8.ValidString(text) {
-			return nil, fmt.Errorf("parameter %q is not valid UTF-8", sanitize(key))
+		if err != nil && (first == nil || key < firstKey) { // the same fault, the same error
+			firstKey, first = key, err
 		}
 		encoded[key] = text
 	}
-	return encoded, nil
+	return encoded, first
 }
 
 func encodeParam(value any) (text string, err error) {

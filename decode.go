@@ -65,8 +65,8 @@ type codec struct {
 	limit     int // of a message, in bytes
 }
 
-func newCodec(limit int, request *vehiclepb.CommandRequest) *codec {
-	return &codec{CodecV2: encoding.GetCodecV2("proto"), request: request, limit: limit}
+func (c *codec) init(limit int, request *vehiclepb.CommandRequest) {
+	c.CodecV2, c.request, c.limit = encoding.GetCodecV2("proto"), request, limit
 }
 
 func (c *codec) scratch() *vehiclepb.CommandResponse { return &c.message }

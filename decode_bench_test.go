@@ -32,7 +32,7 @@ func BenchmarkDecode(b *testing.B) {
 		frame := mem.BufferSlice{mem.SliceBuffer(data)}
 		b.Run(fmt.Sprintf("%dB/proto", len(payload)), func(b *testing.B) {
 			b.ReportAllocs()
-			codec := newCodec(1<<20, cmd.request).CodecV2
+			codec := testCodec(cmd.request).CodecV2
 			for b.Loop() {
 				if err := codec.Unmarshal(frame, new(vehiclepb.CommandResponse)); err != nil {
 					b.Fatal(err)
@@ -41,7 +41,7 @@ func BenchmarkDecode(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("%dB/sdk", len(payload)), func(b *testing.B) {
 			b.ReportAllocs()
-			r := receiver{cmd: &cmd, wire: newCodec(1<<20, cmd.request)}
+			r := receiver{cmd: &cmd, wire: testCodec(cmd.request)}
 			for b.Loop() {
 				if err := r.wire.Unmarshal(frame, r.wire.scratch()); err != nil {
 					b.Fatal(err)

@@ -15,6 +15,12 @@ import (
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
+func testCodec(request *vehiclepb.CommandRequest) *codec {
+	c := new(codec)
+	c.init(1<<20, request)
+	return c
+}
+
 // FuzzUnmarshal holds the codec's decoding, together with the check of the payload, to protobuf's own and to
 // encoding/json's: for a message in one piece, and in pieces from a pool.
 func FuzzUnmarshal(f *testing.F) {
@@ -54,7 +60,7 @@ func FuzzUnmarshal(f *testing.F) {
 			"one piece":  {mem.SliceBuffer(bytes.Clone(data))},
 			"two pieces": {mem.SliceBuffer(bytes.Clone(data[:cut])), mem.SliceBuffer(bytes.Clone(data[cut:]))},
 		} {
-			c := newCodec(1<<20, &vehiclepb.CommandRequest{})
+			c := testCodec(&vehiclepb.CommandRequest{})
 			got := c.scratch()
 			got.CommandId, got.ResponsePayload, got.SequenceNumber, got.IsFinal, got.Timestamp = "left", "over", 1, true, "before" // it is used again and again
 			err := c.Unmarshal(pieces, got)
@@ -88,7 +94,7 @@ func FuzzMarshal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, id, vehicle, name, key1, value1, key2, value2 string) {
 		want := &vehiclepb.CommandRequest{CommandId: id, VehicleId: vehicle, CommandName: name, CommandParams: map[string]string{key1: value1, key2: value2}}
 		theirs, wantErr := proto.Marshal(want)
-		data, err := newCodec(1, want).Marshal(want)
+		data, err := testCodec(want).Marshal(want)
 		if (err != nil) != (wantErr != nil) {
 			t.Fatalf("got error %v, want %v", err, wantErr)
 		}
@@ -114,7 +120,7 @@ func TestFieldsThatAreNotKnownAreSent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := newCodec(1, m).Marshal(m)
+	got, err := testCodec(m).Marshal(m)
 	if err != nil || !bytes.Equal(got.Materialize(), want) {
 		t.Errorf("got %x, %v, want %x", got.Materialize(), err, want)
 	}
@@ -132,7 +138,7 @@ func TestAPayloadIsNotReused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pool := mem.NewTieredBufferPool(256, 16<<10)
-			c := newCodec(1<<20, &vehiclepb.CommandRequest{})
+			c := testCodec(&vehiclepb.CommandRequest{})
 			var kept []json.RawMessage
 			for _, text := range sizes {
 				data, err := proto.Marshal(&vehiclepb.CommandResponse{ResponsePayload: text})
@@ -161,7 +167,7 @@ func TestAPayloadIsNotReused(t *testing.T) {
 // An interceptor may put another payload into a message. It is copied: its owner may change or keep it.
 func TestAPayloadOfAnInterceptorIsCopied(t *testing.T) {
 	t.Parallel()
-	c := newCodec(1<<20, &vehiclepb.CommandRequest{})
+	c := testCodec(&vehiclepb.CommandRequest{})
 	data, err := proto.Marshal(&vehiclepb.CommandResponse{ResponsePayload: `{"a":1}`})
 	if err != nil {
 		t.Fatal(err)

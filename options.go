@@ -105,6 +105,10 @@ func (c callConfig) with(opts []CallOption) (callConfig, error) {
 	if len(opts) == 0 {
 		return c, nil
 	}
+	return c.withSome(opts)
+}
+
+func (c callConfig) withSome(opts []CallOption) (callConfig, error) {
 	c = c.fork()
 	for _, opt := range opts {
 		if opt != nil {

@@ -58,7 +58,8 @@ type pool struct {
 type conn struct {
 	*grpc.ClientConn
 	streams  int // being opened, and open
-	open     int // open
+	open     int // open; these two without those that have brought all that is wanted of them
+	ending   int // open, and they have
 	limit    int // how many streams it carries before another connection is preferred
 	retired  bool
 	redialed time.Time // when a stream last asked a broken connection to connect again
@@ -73,7 +74,8 @@ type place struct {
 	moved    bool      // because of that
 	seen     int       // streams open on the connection when last looked
 	open     bool
-	released bool
+	left     bool // the command has its answer
+	released bool // gRPC is done with the stream
 }
 
 // newPool makes the pool and its first connection, which tells whether the options make sense. A
@@ -87,10 +89,10 @@ func newPool(size int, dial func() (*grpc.ClientConn, error)) (*pool, error) {
 // open opens a stream on the connection that has most room. Where the stream is kept waiting there and another
 // connection has room, stop is called, which ends ctx; the error is then errMoved, nothing has been sent, and the caller
 // asks again. Stop may be called until open returns.
-func (p *pool) open(ctx context.Context, stop func(), opts []grpc.CallOption) (grpc.ClientStream, error) {
+func (p *pool) open(ctx context.Context, stop func(), opts []grpc.CallOption) (grpc.ClientStream, *place, error) {
 	at, err := p.acquire(stop)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	onFinish := grpc.OnFinish(func(error) { p.release(at) })
 	stream, err := at.conn.NewStream(ctx, &vehiclepb.VehicleService_ServiceDesc.Streams[0], vehiclepb.VehicleService_ExecuteCommand_FullMethodName,
@@ -100,9 +102,9 @@ func (p *pool) open(ctx context.Context, stop func(), opts []grpc.CallOption) (g
 		p.release(at) // gRPC's callback has done it, unless an interceptor failed before gRPC was asked
 	}
 	if moved {
-		return nil, errMoved // also where the stream was opened at that very moment: its context has ended
+		return nil, nil, errMoved // also where the stream was opened at that very moment: its context has ended
 	}
-	return stream, err
+	return stream, at, err
 }
 
 // acquire takes a place on the best connection.
@@ -226,25 +228,44 @@ func (p *pool) settle(at *place, opened bool) (moved bool) {
 	return at.moved
 }
 
-// release gives a place back, and lets the stream move there that has waited longest elsewhere. Giving it back again
-// does nothing.
-func (p *pool) release(at *place) {
+// leave is called when a stream has brought all that is wanted of it: its place counts as free, and lets the stream move
+// there that has waited longest elsewhere. It may be called again.
+func (p *pool) leave(at *place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if at.released {
+	p.leaveLocked(at)
+}
+
+func (p *pool) leaveLocked(at *place) {
+	if at.left {
 		return
 	}
-	at.released = true
+	at.left = true
 	c := at.conn
 	c.streams--
 	if at.open {
 		c.open--
+		c.ending++
 	}
 	if len(p.waiters) > 0 && !c.retired && p.waiters[0].betterOn(c, c.rank()) {
 		p.waiters[0].move()
 		p.waiters = slices.Delete(p.waiters, 0, 1)
 	}
-	p.dismiss(c)
+}
+
+// release is called when a stream has ended. It may be called again.
+func (p *pool) release(at *place) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leaveLocked(at)
+	if at.released {
+		return
+	}
+	at.released = true
+	if at.open {
+		at.conn.ending--
+	}
+	p.dismiss(at.conn)
 }
 
 // rank says how good a connection is for one more stream; less is better.

@@ -25,7 +25,7 @@ type receiver struct {
 	wire     *codec
 	clock    clock
 	ready    []Chunk
-	linger   func(func()) // runs what is left to do for a completed stream, where the caller does not wait for it
+	room     [1]Chunk // what most messages make ready
 }
 
 // receive implements source.
@@ -65,7 +65,7 @@ func (r *receiver) next(ready []Chunk) ([]Chunk, *Error) {
 	}
 	ready, failure := r.order.accept(chunk, ready)
 	if r.order.complete {
-		r.linger(r.attempts.finish())
+		r.attempts.finish()
 	}
 	return ready, failure
 }
@@ -103,8 +103,6 @@ func newPump(from *receiver) *pump {
 
 // run receives until the answer has ended.
 func (p *pump) run() {
-	linger := p.from.stop // where the answer did not complete
-	p.from.linger = func(f func()) { linger = f }
 	for more := true; more; {
 		ready, err := p.from.receive()
 		if err != nil {
@@ -112,7 +110,7 @@ func (p *pump) run() {
 		}
 		more = p.put(ready, err)
 	}
-	linger()
+	p.from.stop() // where the answer did not complete
 }
 
 // put queues chunks and waits for room for the next. It says whether there is a next.

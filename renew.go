@@ -44,7 +44,7 @@ func (p *pool) replace() (used []*conn) {
 
 // dismiss closes a retired connection whose last stream has ended. The pool's mutex is held.
 func (p *pool) dismiss(c *conn) {
-	if !c.retired || c.streams > 0 || p.closed {
+	if !c.retired || c.streams > 0 || c.ending > 0 || p.closed {
 		return
 	}
 	delete(p.retired, c)

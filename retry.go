@@ -118,20 +118,22 @@ func (p RetryPolicy) schedule() *backoff.ExponentialBackOff {
 // attempts follow each other. Everything that knows what a chunk is stays above it, in the sequencer. It is used
 // by one goroutine at a time.
 type attempts struct {
-	ctx     context.Context //nolint:containedctx // the command's
-	call    *callConfig
-	policy  RetryPolicy
-	once    bool
-	log     commandLog
-	order   *sequencer
-	wire    *codec
-	sinks   *delivery
-	pool    *pool
-	opts    []grpc.CallOption
-	request *vehiclepb.CommandRequest
-	until   atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
+	ctx       context.Context //nolint:containedctx // the command's
+	call      *callConfig
+	policy    RetryPolicy
+	once      bool
+	log       commandLog
+	order     *sequencer
+	wire      *codec
+	sinks     *delivery
+	pool      *pool
+	farewells *farewells
+	opts      []grpc.CallOption
+	request   *vehiclepb.CommandRequest
+	until     atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
 
 	current    *attempt // nil: none is open
+	first      attempt
 	made       int
 	mayHaveRun bool
 
@@ -145,6 +147,7 @@ type attempts struct {
 // attempt is one asking of the vehicle.
 type attempt struct {
 	grpc.ClientStream
+	place    *place
 	ctx      context.Context //nolint:containedctx // the attempt's
 	unfollow func() bool     // stops following the command's context
 	deadline time.Time       // zero: none
@@ -193,7 +196,11 @@ func (a *attempts) receive(m any) error {
 func (a *attempts) open() error {
 	a.made++
 	a.order.restart()
-	at := &attempt{ran: a.mayHaveRun}
+	at := &a.first // most commands need no other
+	if a.made > 1 {
+		at = new(attempt)
+	}
+	at.ran = a.mayHaveRun
 	a.current = at
 	if a.call.attemptTimeout > 0 {
 		at.deadline = time.Now().Add(a.call.attemptTimeout)
@@ -209,32 +216,32 @@ func (a *attempts) open() error {
 	at.unfollow = context.AfterFunc(a.ctx, func() { at.cancel(context.Cause(a.ctx)) })
 	at.waitFrom(a.call.idleTimeout)
 	defer at.waited()
-	stream, err := a.connect(at)
+	err := a.connect(at)
 	for err == errMoved && at.moved() { //nolint:errorlint // the pool's own, never wrapped
 		at.begin(a.ctx)
-		stream, err = a.connect(at)
+		err = a.connect(at)
 	}
 	if err != nil {
 		return err
 	}
-	at.ClientStream = stream
 	a.mayHaveRun = true
 	at.sent = true
-	if err := stream.SendMsg(a.request); err != nil && err != io.EOF { //nolint:errorlint // io.EOF: RecvMsg has the reason
+	if err := at.SendMsg(a.request); err != nil && err != io.EOF { //nolint:errorlint // io.EOF: RecvMsg has the reason
 		at.sent = false
 		a.mayHaveRun = at.ran
 		return err
 	}
-	return stream.CloseSend()
+	return at.CloseSend()
 }
 
 // connect opens a stream. Nothing has been sent where it fails.
-func (a *attempts) connect(at *attempt) (grpc.ClientStream, error) {
+func (a *attempts) connect(at *attempt) (err error) {
 	headers := []string{"x-sovd-attempt", strconv.Itoa(a.made)}
 	if a.made > 1 && a.order.count > 0 {
 		headers = append(headers, "x-sovd-resume-from", strconv.FormatInt(a.order.next, 10))
 	}
-	return a.pool.open(metadata.AppendToOutgoingContext(at.ctx, headers...), func() { at.cancel(errMoved) }, a.opts)
+	at.ClientStream, at.place, err = a.pool.open(metadata.AppendToOutgoingContext(at.ctx, headers...), func() { at.cancel(errMoved) }, a.opts)
+	return err
 }
 
 // begin makes the attempt's context. It carries the command's values and the earlier of the two deadlines, and follows
@@ -466,24 +473,14 @@ func (a *attempts) again(f failure) (time.Duration, bool) {
 	return delay, true
 }
 
-// finish is called when the final chunk has come, and lets go of the command's context. The function that it
-// returns gives the server a moment to end the stream by itself, so that it sees it end normally, and cancels it
-// otherwise. The caller need not wait for that.
-func (a *attempts) finish() (linger func()) {
+// finish is called when the final chunk has come: it lets go of the command's context, and leaves the stream to others.
+func (a *attempts) finish() {
 	at := a.current
 	a.current = nil
 	at.unfollow()
-	return func() {
-		limit := time.AfterFunc(lingerTime, func() { at.cancel(context.Canceled) })
-		defer limit.Stop()
-		defer func() { _ = recover() }() // an interceptor's panic, as little to anyone as the rest
-		defer at.end()
-		_ = at.RecvMsg(a.wire.scratch()) // a message, io.EOF or a status: nothing that comes now matters
-	}
+	a.pool.leave(at.place)
+	a.farewells.add(at, a.wire)
 }
-
-// lingerTime is how long a server may take to end its stream after the final chunk.
-const lingerTime = time.Second
 
 // abandon ends the attempt that is under way, if any.
 func (a *attempts) abandon() {

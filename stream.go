@@ -82,6 +82,8 @@ type run struct {
 	sinks    delivery
 	order    sequencer
 	attempts attempts
+	wire     codec
+	receiver receiver
 	from     source // nil until there is something to receive
 
 	startedAt time.Time
@@ -128,11 +130,12 @@ func (r *run) start(s *Stream) *Error {
 	if e := r.sinks.begin(r.ctx, r.cmd.Command); e != nil {
 		return e
 	}
-	wire := newCodec(r.client.config.maxMessageSize, r.cmd.request)
+	r.wire.init(r.client.config.maxMessageSize, r.cmd.request)
 	r.attempts = attempts{
 		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call, policy: r.call.retry.withDefaults(), once: r.cmd.Once,
-		log: log, order: &r.order, wire: wire, sinks: &r.sinks, pool: r.client.pool, request: r.cmd.request,
-		opts: []grpc.CallOption{grpc.StaticMethod(), grpc.ForceCodecV2(wire), grpc.MaxCallRecvMsgSize(r.client.config.maxMessageSize)},
+		log: log, order: &r.order, wire: &r.wire, sinks: &r.sinks, request: r.cmd.request,
+		pool: r.client.pool, farewells: &r.client.farewells,
+		opts: []grpc.CallOption{grpc.StaticMethod(), grpc.ForceCodecV2(&r.wire), grpc.MaxCallRecvMsgSize(r.client.config.maxMessageSize)},
 	}
 	r.receive()
 	return nil
@@ -141,10 +144,11 @@ func (r *run) start(s *Stream) *Error {
 // receive sets up where the chunks come from. With sinks a goroutine receives while they write; without, nothing
 // is gained by it.
 func (r *run) receive() {
-	from := &receiver{cmd: &r.cmd, attempts: &r.attempts, order: &r.order, wire: r.attempts.wire, linger: r.client.spawn}
-	r.from = from
+	r.receiver = receiver{cmd: &r.cmd, attempts: &r.attempts, order: &r.order, wire: &r.wire}
+	r.receiver.ready = r.receiver.room[:0]
+	r.from = &r.receiver
 	if len(r.call.sinks) > 0 {
-		pump := newPump(from)
+		pump := newPump(&r.receiver)
 		r.from = pump
 		r.client.spawn(pump.run)
 	}

@@ -140,7 +140,7 @@ func TestDecode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			before := time.Now()
-			got, err := (&receiver{cmd: &cmd, wire: newCodec(1000, cmd.request)}).decode(tt.message)
+			got, err := (&receiver{cmd: &cmd, wire: testCodec(cmd.request)}).decode(tt.message)
 			if tt.err != "" {
 				if err == nil || err.Error() != tt.err {
 					t.Errorf("got error %v, want %s", err, tt.err)
