@@ -19,6 +19,7 @@ type Client struct {
 	config  config
 	pool    *pool
 	log     *slog.Logger
+	keys    keyring
 	unwatch func() // stops looking for new certificates
 	closed  atomic.Bool
 
@@ -60,7 +61,8 @@ func newClient(target string, config config) (*Client, error) {
 		return nil, err
 	}
 	config.security.warnOfPlaintext(target, config.logger)
-	c.unwatch = keys.watch(c.pool.renew)
+	c.keys, c.unwatch = keys, keys.watch(c.pool.renew)
+	config.call.observers.observe(context.Background(), ClientOpened{c}, commandLog{logger: c.log})
 	return c, nil
 }
 
@@ -158,6 +160,7 @@ func (c *Client) tearDown() {
 	c.mu.Unlock()
 	c.unwatch()
 	c.downErr = c.pool.close()
+	c.config.call.observers.observe(context.Background(), ClientClosed{c}, commandLog{logger: c.log})
 	close(c.down)
 }
 

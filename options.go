@@ -56,6 +56,7 @@ type callConfig struct {
 	resume         ResumeMode
 	reorderWindow  int
 	sinks          []Sink
+	observers      observers // among the sinks
 	metadata       metadata.MD
 	concurrency    int
 }
@@ -121,6 +122,7 @@ func (c callConfig) withSome(opts []CallOption) (callConfig, error) {
 // fork makes c independent of the configuration that it was copied from.
 func (c callConfig) fork() callConfig {
 	c.sinks = slices.Clip(c.sinks)
+	c.observers = slices.Clip(c.observers)
 	c.metadata = maps.Clone(c.metadata)
 	c.retryOptions = nil
 	return c
@@ -323,7 +325,11 @@ func WithReorderWindow(n int) CallOption {
 // has taken it, and a call's come after the client's. Without a sink, chunks only come out of [Stream].
 func WithSink(sinks ...Sink) CallOption {
 	sinks = slices.Clone(sinks)
-	return callOption(func(c *callConfig) { c.sinks = append(c.sinks, sinks...) })
+	found := observersIn(sinks)
+	return callOption(func(c *callConfig) {
+		c.sinks = append(c.sinks, sinks...)
+		c.observers = append(c.observers, found...)
+	})
 }
 
 // WithMetadata sends gRPC metadata along, beside what the caller's ctx carries. A call's values for a

@@ -119,6 +119,7 @@ func (p RetryPolicy) schedule() *backoff.ExponentialBackOff {
 // by one goroutine at a time.
 type attempts struct {
 	ctx       context.Context //nolint:containedctx // the command's
+	cmd       *Command
 	call      *callConfig
 	policy    RetryPolicy
 	once      bool
@@ -147,14 +148,16 @@ type attempts struct {
 // attempt is one asking of the vehicle.
 type attempt struct {
 	grpc.ClientStream
-	place    *place
-	ctx      context.Context //nolint:containedctx // the attempt's
-	unfollow func() bool     // stops following the command's context
-	deadline time.Time       // zero: none
-	ran      bool            // mayHaveRun, before this attempt
-	sent     bool
-	answered bool        // at least one message has come
-	idle     *time.Timer // nil: no idle timeout
+	place     *place
+	described Attempt         // only where there are observers
+	parent    context.Context //nolint:containedctx // the command's, with what observers added
+	ctx       context.Context //nolint:containedctx // the attempt's
+	unfollow  func() bool     // stops following the command's context
+	deadline  time.Time       // zero: none
+	ran       bool            // mayHaveRun, before this attempt
+	sent      bool
+	answered  bool        // at least one message has come
+	idle      *time.Timer // nil: no idle timeout
 
 	mu    sync.Mutex
 	stop  context.CancelFunc // of ctx
@@ -212,17 +215,26 @@ func (a *attempts) open() error {
 	if !at.deadline.IsZero() {
 		a.until.Store(at.deadline.UnixNano())
 	}
-	at.begin(a.ctx)
+	at.parent = a.ctx
+	if len(a.call.observers) > 0 {
+		at.described = a.describe()
+		at.parent = a.call.observers.tagAttempt(a.ctx, at.described, a.log)
+	}
+	at.begin()
 	at.unfollow = context.AfterFunc(a.ctx, func() { at.cancel(context.Cause(a.ctx)) })
 	at.waitFrom(a.call.idleTimeout)
 	defer at.waited()
+	start := a.clock()
 	err := a.connect(at)
 	for err == errMoved && at.moved() { //nolint:errorlint // the pool's own, never wrapped
-		at.begin(a.ctx)
+		at.begin()
 		err = a.connect(at)
 	}
 	if err != nil {
 		return err
+	}
+	if len(a.call.observers) > 0 {
+		a.call.observers.observe(at.ctx, StreamOpened{at.described, time.Since(start)}, a.log)
 	}
 	a.mayHaveRun = true
 	at.sent = true
@@ -232,6 +244,30 @@ func (a *attempts) open() error {
 		return err
 	}
 	return at.CloseSend()
+}
+
+// clock is the time, where an observer wants to know it.
+func (a *attempts) clock() time.Time {
+	if len(a.call.observers) == 0 {
+		return time.Time{}
+	}
+	return time.Now()
+}
+
+// describe says of the current attempt what observers want to know.
+func (a *attempts) describe() Attempt {
+	d := Attempt{Command: *a.cmd, Number: a.made}
+	if a.made > 1 && a.order.count > 0 {
+		d.ResumeFrom = int32(a.order.next) //nolint:gosec // G115: a sequence number
+	}
+	return d
+}
+
+// ended tells the observers that the current attempt has.
+func (a *attempts) ended(at *attempt, code codes.Code, err error) {
+	if len(a.call.observers) > 0 {
+		a.call.observers.observe(at.ctx, AttemptEnded{at.described, code, err}, a.log)
+	}
 }
 
 // connect opens a stream. Nothing has been sent where it fails.
@@ -247,8 +283,8 @@ func (a *attempts) connect(at *attempt) (err error) {
 // begin makes the attempt's context. It carries the command's values and the earlier of the two deadlines, and follows
 // the command's cancellation only until finish: a caller that cancels its context once it has its answer must not
 // cancel a stream that is about to end by itself.
-func (at *attempt) begin(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx)
+func (at *attempt) begin() {
+	ctx := context.WithoutCancel(at.parent)
 	at.mu.Lock()
 	defer at.mu.Unlock()
 	if at.deadline.IsZero() {
@@ -315,9 +351,13 @@ func (a *attempts) failed(err error) *Error {
 	if f.refused {
 		a.mayHaveRun = at.ran
 	}
+	a.ended(at, f.Code, f.Error)
 	delay, ok := a.again(f)
 	if !ok {
 		return f.Error
+	}
+	if len(a.call.observers) > 0 {
+		a.call.observers.observe(a.ctx, Retrying{at.described, f.Code, delay}, a.log)
 	}
 	a.log.log(a.ctx, slog.LevelInfo, "vehicle: retrying",
 		slog.Int("attempt", a.made), slog.String("code", f.Code.String()), slog.Duration("delay", delay))
@@ -479,6 +519,7 @@ func (a *attempts) finish() {
 	a.current = nil
 	at.unfollow()
 	a.pool.leave(at.place)
+	a.ended(at, codes.OK, nil)
 	a.farewells.add(at, a.wire)
 }
 
@@ -486,6 +527,7 @@ func (a *attempts) finish() {
 func (a *attempts) abandon() {
 	if a.current != nil {
 		a.current.end()
+		a.ended(a.current, codes.Canceled, nil)
 		a.current = nil
 	}
 }

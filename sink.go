@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sovd-go/vehicle/internal/sinkcall"
 	"github.com/sovd-go/vehicle/internal/within"
 )
 
@@ -19,6 +20,9 @@ import (
 // End. Different commands call concurrently, so a Sink must be safe for concurrent use. The SDK does
 // not retry a failed call: an error from Begin or Write ends the command with [ErrSink]. A panic is
 // such an error too. Calls should honour ctx; one that does not holds its command, and [Client.Close].
+//
+// A Sink that wants to see more is an [Observer]. One that serves other sinks should say so by a method
+// Unwrap() []Sink, so that observers among them are found.
 type Sink interface {
 	// Begin is called once, before the vehicle is asked. An error refuses the command: the vehicle
 	// is not asked, and this sink gets neither Write nor End.
@@ -50,7 +54,7 @@ type delivery struct {
 // begin calls Begin on each sink until one refuses.
 func (d *delivery) begin(ctx context.Context, cmd Command) *Error {
 	for _, s := range d.sinks {
-		if err := d.call(s, func() error { return s.Begin(ctx, cmd) }); err != nil {
+		if err := d.call(ctx, s, "Begin", func() error { return s.Begin(ctx, cmd) }); err != nil {
 			return sinkError(ctx, s, "Begin", err)
 		}
 		d.begun++
@@ -66,7 +70,7 @@ func (d *delivery) write(ctx, limit context.Context, chunks []Chunk) *Error {
 	for _, s := range d.sinks {
 		name := sinkName(s)
 		d.writing.Store(&name)
-		err := d.call(s, func() error { return s.Write(limit, chunks) })
+		err := d.call(ctx, s, "Write", func() error { return s.Write(limit, chunks) })
 		switch late := limit.Err() != nil && !ended(ctx); {
 		case late && (err != nil || !final):
 			return slowSink(name, err)
@@ -81,7 +85,7 @@ func (d *delivery) write(ctx, limit context.Context, chunks []Chunk) *Error {
 // sinks that come after as for the caller: what was not recorded must not be announced.
 func (d *delivery) end(ctx context.Context, res Result, describe func(*Error)) Result {
 	for _, s := range d.sinks[:d.begun] {
-		err := d.call(s, func() error {
+		err := d.call(ctx, s, "End", func() error {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 			defer cancel()
 			return s.End(ctx, res)
@@ -100,9 +104,15 @@ func (d *delivery) end(ctx context.Context, res Result, describe func(*Error)) R
 	return res
 }
 
-// call logs where a sink panicked; the panic is an error like any other.
-func (d *delivery) call(s Sink, f func() error) error {
-	err := within.Call(f)
+// call reports a call to the observers, if there are any, and logs where a sink panicked; the panic is an error like any
+// other.
+func (d *delivery) call(ctx context.Context, s Sink, method string, f func() error) error {
+	var err error
+	if isWrapper(s) { // it reports those of the sinks in it
+		err = within.Call(f)
+	} else {
+		err = sinkcall.Do(ctx, s, method, func() error { return within.Call(f) })
+	}
 	if panicked, ok := errors.AsType[*within.PanicError](err); ok {
 		d.log.log(context.Background(), slog.LevelError, "vehicle: a sink panicked",
 			slog.String("sink", sinkName(s)), slog.String("at", panicked.Site))
@@ -123,7 +133,9 @@ func slowSink(name string, err error) *Error {
 	return newError(ErrSink, name+".Write was not done when the attempt's time ran out (see WithAttemptTimeout)", err)
 }
 
-func sinkName(s Sink) string { return fmt.Sprintf("%T", s) }
+func sinkName(s Sink) string { return typeName(s) }
+
+func typeName(v any) string { return fmt.Sprintf("%T", v) }
 
 // ended says whether ctx has ended or its deadline has passed: its own timer may be a moment late.
 func ended(ctx context.Context) bool {

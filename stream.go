@@ -90,6 +90,7 @@ type run struct {
 	delivered int
 	seen      bool // the caller has seen the final chunk
 	returned  bool // and did not panic, or end its goroutine
+	tagged    bool // the observers know of the command
 	failure   *Error
 
 	turn   atomic.Int32 // whose the command is: one of the constants below
@@ -127,13 +128,15 @@ func (r *run) start(s *Stream) *Error {
 	log := commandLog{logger: r.client.log, cmd: &r.cmd.Command}
 	r.sinks.sinks, r.sinks.log = r.call.sinks, log
 	r.order.init(r.call.reorderWindow, r.call.resume)
+	r.ctx = r.call.observers.tagCommand(r.ctx, r.cmd.Command, log)
+	r.tagged = true
 	if e := r.sinks.begin(r.ctx, r.cmd.Command); e != nil {
 		return e
 	}
 	r.wire.init(r.client.config.maxMessageSize, r.cmd.request)
 	r.attempts = attempts{
 		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call, policy: r.call.retry.withDefaults(), once: r.cmd.Once,
-		log: log, order: &r.order, wire: &r.wire, sinks: &r.sinks, request: r.cmd.request,
+		cmd: &r.cmd.Command, log: log, order: &r.order, wire: &r.wire, sinks: &r.sinks, request: r.cmd.request,
 		pool: r.client.pool, farewells: &r.client.farewells,
 		opts: []grpc.CallOption{grpc.StaticMethod(), grpc.ForceCodecV2(&r.wire), grpc.MaxCallRecvMsgSize(r.client.config.maxMessageSize)},
 	}
@@ -269,6 +272,9 @@ func (r *run) end() {
 		res.Status, res.Err = StatusFailed, r.failure
 	}
 	r.result = r.sinks.end(r.ctx, res, r.describe)
+	if r.tagged {
+		r.call.observers.observe(r.ctx, CommandEnded{r.result}, r.sinks.log)
+	}
 	r.client.forget(r)
 	close(r.done)
 }
@@ -281,6 +287,10 @@ type commandLog struct {
 
 func (l commandLog) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
 	if !l.logger.Enabled(ctx, level) {
+		return
+	}
+	if l.cmd == nil { // about no command, but a client
+		l.logger.LogAttrs(ctx, level, message, attrs...)
 		return
 	}
 	l.logger.LogAttrs(ctx, level, message, append(attrs, slog.String("command", sanitize(l.cmd.Name)),

@@ -73,13 +73,15 @@ type keyring interface {
 	current() credentials.TransportCredentials
 	// watch calls renew after each change, until the function that it returns is called, which waits for renew.
 	watch(renew func()) (stop func())
+	// ends is when the client's certificate and the last of the authorities expire; zero where that is not known.
+	ends() (client, authorities time.Time)
 }
 
 // load reads and checks what the options name.
 func (s *security) load(logger *slog.Logger) (keyring, error) {
 	switch {
 	case s.insecure:
-		return fixed{insecure.NewCredentials()}, nil
+		return fixed{TransportCredentials: insecure.NewCredentials()}, nil
 	case s.files != nil:
 		keys, err := newReloader(*s.files, cmp.Or(s.interval, reloadInterval), logger)
 		if err != nil {
@@ -87,9 +89,13 @@ func (s *security) load(logger *slog.Logger) (keyring, error) {
 		}
 		return keys, nil
 	case s.config != nil:
-		return fixed{newTLS(s.config)}, nil
+		keys := fixed{TransportCredentials: newTLS(s.config)}
+		if len(s.config.Certificates) > 0 && s.config.Certificates[0].Leaf != nil {
+			keys.clientEnds = s.config.Certificates[0].Leaf.NotAfter
+		}
+		return keys, nil
 	default:
-		return fixed{newTLS(&tls.Config{MinVersion: tls.VersionTLS12})}, nil
+		return fixed{TransportCredentials: newTLS(&tls.Config{MinVersion: tls.VersionTLS12})}, nil
 	}
 }
 
@@ -113,10 +119,12 @@ func newTLS(config *tls.Config) credentials.TransportCredentials {
 // fixed is a keyring that never changes.
 type fixed struct {
 	credentials.TransportCredentials
+	clientEnds time.Time
 }
 
 func (f fixed) current() credentials.TransportCredentials { return f.TransportCredentials }
 func (fixed) watch(func()) func()                         { return func() {} }
+func (f fixed) ends() (client, authorities time.Time)     { return f.clientEnds, time.Time{} }
 
 // warnOfPlaintext logs where commands would cross a network that anyone may read.
 func (s *security) warnOfPlaintext(target string, logger *slog.Logger) {

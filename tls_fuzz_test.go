@@ -33,7 +33,7 @@ func FuzzPEM(f *testing.F) {
 			if _, err := tls.X509KeyPair(cert, key); err != nil {
 				t.Errorf("accepted a pair that is none: %v", err)
 			}
-			if _, err := loadRoots(ca); err != nil {
+			if _, _, err := loadRoots(ca); err != nil {
 				t.Errorf("accepted without roots: %v", err)
 			}
 			return

@@ -90,11 +90,11 @@ func (c pemContent) load(files TLSFiles) (*generation, error) {
 	g := &generation{digest: c.digest()}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: files.ServerName}
 	if files.CA != "" {
-		roots, err := loadRoots(c.ca)
+		roots, end, err := loadRoots(c.ca)
 		if err != nil {
 			return nil, fmt.Errorf("CA file %s: %w", files.CA, err)
 		}
-		config.RootCAs = roots
+		config.RootCAs, g.caEnds = roots, end
 	}
 	if files.Cert != "" {
 		pair, err := c.loadPair(files)
@@ -110,14 +110,13 @@ func (c pemContent) load(files TLSFiles) (*generation, error) {
 	return g, nil
 }
 
-// loadRoots reads a bundle. Expired authorities may be among others in it, but not alone.
-func loadRoots(bundle []byte) (*x509.CertPool, error) {
+// loadRoots reads a bundle, and says when the last in it expires. Expired authorities may be among others in it, but not alone.
+func loadRoots(bundle []byte) (roots *x509.CertPool, end time.Time, _ error) {
 	certs, err := parseCertificates(bundle)
 	if err != nil {
-		return nil, err
+		return nil, end, err
 	}
-	roots := x509.NewCertPool()
-	var end time.Time
+	roots = x509.NewCertPool()
 	for _, cert := range certs {
 		roots.AddCert(cert)
 		if cert.NotAfter.After(end) {
@@ -125,9 +124,9 @@ func loadRoots(bundle []byte) (*x509.CertPool, error) {
 		}
 	}
 	if time.Now().After(end) {
-		return nil, fmt.Errorf("all in it has expired, the last certificate on %s", end.UTC().Format(time.RFC3339))
+		return nil, end, fmt.Errorf("all in it has expired, the last certificate on %s", end.UTC().Format(time.RFC3339))
 	}
-	return roots, nil
+	return roots, end, nil
 }
 
 func (c pemContent) loadPair(files TLSFiles) (*tls.Certificate, error) {

@@ -42,6 +42,7 @@ type generation struct {
 	digest    [sha256.Size]byte
 	notBefore time.Time // of the client's certificate; zero: there is none
 	notAfter  time.Time
+	caEnds    time.Time // when the last of the authorities expires; zero: they are the system's
 }
 
 func newReloader(files TLSFiles, interval time.Duration, logger *slog.Logger) (keyring, error) {
@@ -54,7 +55,7 @@ func newReloader(files TLSFiles, interval time.Duration, logger *slog.Logger) (k
 		return nil, err
 	}
 	if files.CA == "" && files.Cert == "" {
-		return fixed{r.now.TransportCredentials}, nil // the system's roots: there is nothing to watch
+		return fixed{TransportCredentials: r.now.TransportCredentials}, nil // the system's roots: there is nothing to watch
 	}
 	r.warnOfMode()
 	return r, nil
@@ -66,6 +67,12 @@ func (r *reloader) current() credentials.TransportCredentials {
 	r.refresh()
 	r.warnOfEnd()
 	return r.now
+}
+
+func (r *reloader) ends() (client, authorities time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.now.notAfter, r.now.caEnds
 }
 
 func (r *reloader) watch(renew func()) (stop func()) {

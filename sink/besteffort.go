@@ -7,7 +7,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/sovd-go/vehicle"
-	"github.com/sovd-go/vehicle/internal/within"
 )
 
 // BestEffort keeps a sink's errors and panics from the command: each is handed to onError, and the
@@ -29,11 +28,11 @@ func BestEffort(s vehicle.Sink, onError func(ctx context.Context, commandID uuid
 	if onError == nil {
 		onError = func(context.Context, uuid.UUID, string, error) {}
 	}
-	return &bestEffort{sink: orRefuse(s), onError: onError}
+	return &bestEffort{member: newMember(s, ""), onError: onError}
 }
 
 type bestEffort struct {
-	sink    vehicle.Sink
+	member  member
 	onError func(ctx context.Context, commandID uuid.UUID, op string, err error)
 	lost    sync.Map // of running commands: uuid.UUID to loss
 }
@@ -45,7 +44,7 @@ type loss struct {
 }
 
 func (b *bestEffort) Begin(ctx context.Context, cmd vehicle.Command) error {
-	if err := within.Call(func() error { return b.sink.Begin(ctx, cmd) }); err != nil {
+	if err := b.member.call(ctx, "Begin", func() error { return b.member.sink.Begin(ctx, cmd) }); err != nil {
 		b.lost.Store(cmd.ID, loss{begun: false, err: err})
 		b.onError(ctx, cmd.ID, "Begin", err)
 	}
@@ -60,7 +59,7 @@ func (b *bestEffort) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 	if _, lost := b.lost.Load(id); lost {
 		return nil
 	}
-	if err := within.Call(func() error { return b.sink.Write(ctx, chunks) }); err != nil {
+	if err := b.member.call(ctx, "Write", func() error { return b.member.sink.Write(ctx, chunks) }); err != nil {
 		b.lost.Store(id, loss{begun: true, err: err})
 		b.onError(ctx, id, "Write", err)
 	}
@@ -75,8 +74,11 @@ func (b *bestEffort) End(ctx context.Context, res vehicle.Result) error {
 		}
 		res = failed(res, l.err)
 	}
-	if err := within.Call(func() error { return b.sink.End(ctx, res) }); err != nil {
+	if err := b.member.call(ctx, "End", func() error { return b.member.sink.End(ctx, res) }); err != nil {
 		b.onError(ctx, res.Command.ID, "End", err)
 	}
 	return nil
 }
+
+// Unwrap lets an observer that the sink is be found.
+func (b *bestEffort) Unwrap() []vehicle.Sink { return []vehicle.Sink{b.member.sink} }

@@ -57,3 +57,6 @@ func (c chain) End(ctx context.Context, res vehicle.Result) error {
 	}
 	return join(errs...)
 }
+
+// Unwrap lets observers among the sinks be found.
+func (c chain) Unwrap() []vehicle.Sink { return unwrap(c) }

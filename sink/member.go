@@ -9,21 +9,37 @@ import (
 	"time"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/sinkcall"
 	"github.com/sovd-go/vehicle/internal/within"
 )
 
 // member is one sink of several. Its calls turn panics into errors and say in each error whose it is.
 type member struct {
 	sink  vehicle.Sink
+	hides bool   // others, which it serves itself
 	label string // "sink 2 of 3 (*redissink.Sink)"
 }
 
 func members(sinks []vehicle.Sink) []member {
 	ms := make([]member, len(sinks))
 	for i, s := range sinks {
-		ms[i] = member{sink: orRefuse(s), label: fmt.Sprintf("sink %d of %d (%T)", i+1, len(sinks), s)}
+		ms[i] = newMember(s, fmt.Sprintf("sink %d of %d (%T)", i+1, len(sinks), s))
 	}
 	return ms
+}
+
+func newMember(s vehicle.Sink, label string) member {
+	_, hides := s.(interface{ Unwrap() []vehicle.Sink })
+	return member{sink: orRefuse(s), hides: hides, label: label}
+}
+
+// unwrap is what the Unwrap of those who serve members gives.
+func unwrap(ms []member) []vehicle.Sink {
+	sinks := make([]vehicle.Sink, len(ms))
+	for i, m := range ms {
+		sinks[i] = m.sink
+	}
+	return sinks
 }
 
 var errNilSink = errors.New("the sink is nil")
@@ -37,11 +53,11 @@ func orRefuse(s vehicle.Sink) vehicle.Sink {
 }
 
 func (m member) begin(ctx context.Context, cmd vehicle.Command) error {
-	return m.wrap(within.Call(func() error { return m.sink.Begin(ctx, cmd) }))
+	return m.wrap(m.call(ctx, "Begin", func() error { return m.sink.Begin(ctx, cmd) }))
 }
 
 func (m member) write(ctx context.Context, chunks []vehicle.Chunk) error {
-	return m.wrap(within.Call(func() error { return m.sink.Write(ctx, chunks) }))
+	return m.wrap(m.call(ctx, "Write", func() error { return m.sink.Write(ctx, chunks) }))
 }
 
 // endTimeout is the bound that the rules of [vehicle.Sink] give a call of End.
@@ -50,7 +66,15 @@ const endTimeout = 10 * time.Second
 func (m member) end(ctx context.Context, res vehicle.Result) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
-	return m.wrap(within.Call(func() error { return m.sink.End(ctx, res) }))
+	return m.wrap(m.call(ctx, "End", func() error { return m.sink.End(ctx, res) }))
+}
+
+// call turns a panic into an error, and lets observers see the call.
+func (m member) call(ctx context.Context, method string, f func() error) error {
+	if m.hides {
+		return within.Call(f)
+	}
+	return sinkcall.Do(ctx, m.sink, method, func() error { return within.Call(f) })
 }
 
 func (m member) wrap(err error) error {

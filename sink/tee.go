@@ -66,3 +66,6 @@ func (t tee) each(call func(member) error) []error {
 	wg.Wait()
 	return errs
 }
+
+// Unwrap lets observers among the sinks be found.
+func (t tee) Unwrap() []vehicle.Sink { return unwrap(t) }

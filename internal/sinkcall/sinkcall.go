@@ -1,0 +1,30 @@
+// Package sinkcall lets the sinks that are hidden in another one be seen: who serves them reports each of their calls to
+// whoever asked for it through the context.
+package sinkcall
+
+import (
+	"context"
+	"time"
+)
+
+// Report is told of a call: of which sink, which of its methods, how long it took, and its error.
+type Report func(sink any, method string, took time.Duration, err error)
+
+type key struct{}
+
+// With returns a context whose sink calls are reported.
+func With(ctx context.Context, report Report) context.Context {
+	return context.WithValue(ctx, key{}, report)
+}
+
+// Do calls f, which is a call of sink's method, and reports it where somebody has asked.
+func Do(ctx context.Context, sink any, method string, f func() error) error {
+	report, ok := ctx.Value(key{}).(Report)
+	if !ok {
+		return f()
+	}
+	start := time.Now()
+	err := f()
+	report(sink, method, time.Since(start), err)
+	return err
+}

@@ -1,0 +1,227 @@
+package vehicle_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/sink"
+	vt "github.com/sovd-go/vehicle/vehicletest"
+)
+
+// watcher is an observer that keeps a line for each thing that it is told.
+type watcher struct {
+	sink.Func
+	name string
+
+	mu    sync.Mutex
+	lines []string
+}
+
+type mark string
+
+func (w *watcher) TagCommand(ctx context.Context, _ vehicle.Command) context.Context {
+	w.note("tag command")
+	return context.WithValue(ctx, mark("command"), w.name)
+}
+
+func (w *watcher) TagAttempt(ctx context.Context, at vehicle.Attempt) context.Context {
+	w.note("tag attempt %d from %d", at.Number, at.ResumeFrom)
+	return context.WithValue(ctx, mark("attempt"), at.Number)
+}
+
+func (w *watcher) Observe(ctx context.Context, e vehicle.Event) {
+	switch e := e.(type) {
+	case vehicle.CommandEnded:
+		w.note("command ended: %s, %d chunks, %d replayed", e.Result.Status, e.Result.Chunks, e.Result.Replayed)
+	case vehicle.StreamOpened:
+		w.note("stream opened: %d", e.Attempt.Number)
+	case vehicle.AttemptEnded:
+		w.note("attempt %d ended: %v, in the context of %v", e.Attempt.Number, e.Code, ctx.Value(mark("attempt")))
+	case vehicle.Retrying:
+		w.note("retrying after %d: %v, %v", e.Attempt.Number, e.Code, e.Delay)
+	case vehicle.SinkCalled:
+		w.note("%s.%s: %v", e.Sink, e.Method, e.Err)
+	case vehicle.ClientOpened:
+		w.note("client opened: %+v", e.Client.Stats())
+	case vehicle.ClientClosed:
+		w.note("client closed: %+v", e.Client.Stats())
+	}
+}
+
+func (w *watcher) note(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lines = append(w.lines, fmt.Sprintf(format, args...))
+}
+
+func (w *watcher) take() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lines := w.lines
+	w.lines = nil
+	return lines
+}
+
+func TestObserverSees(t *testing.T) {
+	t.Parallel()
+	policy := vehicle.WithRetry(vehicle.RetryPolicy{BaseDelay: time.Second, Jitter: -1})
+	failing := sink.Func{OnBegin: func(context.Context, vehicle.Command) error { return errors.New("full") }}
+	for name, test := range map[string]struct {
+		scripts []vt.Script
+		hide    func(*watcher) []vehicle.Sink // nil: the watcher alone
+		want    []string
+	}{
+		"an answer": {
+			scripts: []vt.Script{{vt.Answer(`0`)}},
+			want: []string{
+				"tag command", "*vehicle_test.watcher.Begin: <nil>", "tag attempt 1 from 0", "stream opened: 1",
+				"attempt 1 ended: OK, in the context of 1", "*vehicle_test.watcher.Write: <nil>", "*vehicle_test.watcher.End: <nil>",
+				"command ended: completed, 1 chunks, 0 replayed",
+			},
+		},
+		"a link that broke, and the part that came again": {
+			scripts: []vt.Script{{vt.Send(`0`), vt.Delay(time.Millisecond), vt.Fail(codes.Unavailable, "tunnel")}, {vt.Delay(time.Millisecond), vt.Answer(`0`, `1`)}},
+			want: []string{
+				"tag command", "*vehicle_test.watcher.Begin: <nil>", "tag attempt 1 from 0", "stream opened: 1", "*vehicle_test.watcher.Write: <nil>",
+				"attempt 1 ended: Unavailable, in the context of 1", "retrying after 1: Unavailable, 1s", "tag attempt 2 from 1", "stream opened: 2",
+				"attempt 2 ended: OK, in the context of 2", "*vehicle_test.watcher.Write: <nil>", "*vehicle_test.watcher.End: <nil>",
+				"command ended: completed, 2 chunks, 1 replayed",
+			},
+		},
+		"a refusal": {
+			scripts: []vt.Script{{vt.Fail(codes.NotFound, "no such vehicle")}},
+			want: []string{
+				"tag command", "*vehicle_test.watcher.Begin: <nil>", "tag attempt 1 from 0", "stream opened: 1",
+				"attempt 1 ended: NotFound, in the context of 1", "*vehicle_test.watcher.End: <nil>", "command ended: failed, 0 chunks, 0 replayed",
+			},
+		},
+		"a command that another sink refused before": {
+			hide: func(w *watcher) []vehicle.Sink { return []vehicle.Sink{failing, w} },
+			want: []string{"tag command", "sink.Func.Begin: full", "command ended: failed, 0 chunks, 0 replayed"},
+		},
+		"what a chain hides, and the sinks in it": {
+			scripts: []vt.Script{{vt.Answer(`0`)}},
+			hide: func(w *watcher) []vehicle.Sink {
+				return []vehicle.Sink{sink.Chain(sink.Func{}, sink.BestEffort(sink.Tee(w, failing), nil))}
+			},
+			want: []string{
+				"tag command", "sink.Func.Begin: <nil>", "*vehicle_test.watcher.Begin: <nil>", "sink.Func.Begin: full", "*vehicle_test.watcher.End: <nil>",
+				"tag attempt 1 from 0", "stream opened: 1", "attempt 1 ended: OK, in the context of 1",
+				"sink.Func.Write: <nil>", "sink.Func.End: <nil>", "command ended: completed, 1 chunks, 0 replayed",
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := &watcher{}
+				sinks := []vehicle.Sink{w}
+				if test.hide != nil {
+					sinks = test.hide(w)
+				}
+				server := vt.NewServer(t, vt.On("Scripted", test.scripts...))
+				_, _ = server.Client(t, policy).Execute(t.Context(), command("Scripted"), vehicle.WithSink(sinks...))
+				got := w.take()
+				if name == "what a chain hides, and the sinks in it" { // a Tee calls its sinks at once
+					slices.Sort(got)
+					slices.Sort(test.want)
+				}
+				if diff := cmp.Diff(test.want, got); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// What an observer adds to the contexts is seen by sinks and by gRPC's interceptors.
+func TestObserversTagContexts(t *testing.T) {
+	t.Parallel()
+	w := &watcher{name: "w"}
+	var inSink, inInterceptor []any
+	look := sink.Func{OnEnd: func(ctx context.Context, _ vehicle.Result) error {
+		inSink = append(inSink, ctx.Value(mark("command")), ctx.Value(mark("attempt")))
+		return nil
+	}}
+	intercept := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		inInterceptor = append(inInterceptor, ctx.Value(mark("command")), ctx.Value(mark("attempt")))
+		return open(ctx, desc, cc, method, opts...)
+	}
+	client := vt.NewServer(t).Client(t, vehicle.WithSink(look, w), vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(intercept)))
+	if _, err := client.Execute(t.Context(), command("ClearDTC")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]any{"w", nil}, inSink); diff != "" {
+		t.Errorf("in a sink (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]any{"w", 1}, inInterceptor); diff != "" {
+		t.Errorf("in an interceptor (-want +got):\n%s", diff)
+	}
+}
+
+// An observer that panics, or returns no context, harms nobody.
+func TestObserversThatMisbehave(t *testing.T) {
+	t.Parallel()
+	w := &watcher{}
+	client := vt.NewServer(t).Client(t, vehicle.WithSink(rude{}, w))
+	res, err := client.Execute(t.Context(), command("ReadDTC"))
+	if err != nil || res.Chunks != 3 {
+		t.Errorf("got %d chunks, %v, want 3", res.Chunks, err)
+	}
+	if got := w.take(); !slices.ContainsFunc(got, func(line string) bool { return strings.HasPrefix(line, "command ended: completed") }) {
+		t.Errorf("got %q, want the other observer to see the end", got)
+	}
+}
+
+type rude struct{ sink.Func }
+
+func (rude) TagCommand(context.Context, vehicle.Command) context.Context { return nil }
+func (rude) TagAttempt(context.Context, vehicle.Attempt) context.Context { panic("tag") }
+func (rude) Observe(context.Context, vehicle.Event)                      { panic("observe") }
+
+// A client's observers see it open and close; Stats says how it stands meanwhile.
+func TestClientStats(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		server := vt.NewServer(t, vt.On("Held", vt.Script{vt.Until(release), vt.Answer(`0`)}), vt.WithServerOptions(grpc.MaxConcurrentStreams(2)))
+		w := &watcher{}
+		client := server.Client(t, vehicle.WithSink(w), vehicle.WithPoolSize(1))
+		if diff := cmp.Diff([]string{fmt.Sprintf("client opened: %+v", vehicle.Stats{Idle: 1})}, w.take()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() { _, _ = client.Execute(t.Context(), command("Held")) })
+		}
+		time.Sleep(time.Second)
+		if diff := cmp.Diff(vehicle.Stats{Ready: 1, Streams: 5, Waiting: 3}, client.Stats()); diff != "" {
+			t.Errorf("with five commands of which two may run (-want +got):\n%s", diff)
+		}
+		close(release)
+		wg.Wait()
+		time.Sleep(time.Second)
+		if diff := cmp.Diff(vehicle.Stats{Ready: 1}, client.Stats()); diff != "" {
+			t.Errorf("after them (-want +got):\n%s", diff)
+		}
+		w.take()
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff([]string{fmt.Sprintf("client closed: %+v", vehicle.Stats{Failing: 1})}, w.take()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
