@@ -1,0 +1,236 @@
+package promsink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+
+	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/sink"
+	"github.com/sovd-go/vehicle/sink/promsink"
+	vt "github.com/sovd-go/vehicle/vehicletest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	vt.TestSink(t, func(*testing.T) vt.Harness { return vt.Harness{Sink: promsink.New(prometheus.NewRegistry())} })
+}
+
+// gather gives what a registry has, one line for each value that is not zero: of a histogram how often it was told.
+func gather(t *testing.T, reg prometheus.Gatherer) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]float64)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range m.GetLabel() {
+				name += fmt.Sprintf(" %s=%s", l.GetName(), l.GetValue())
+			}
+			if v := value(m); v != 0 {
+				got[name] = v
+			}
+		}
+	}
+	return got
+}
+
+func value(m *dto.Metric) float64 {
+	return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+}
+
+// Each metric moves when that happens which it is about, and does not otherwise.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	failing := sink.Func{OnWrite: func(context.Context, []vehicle.Chunk) error { return errors.New("disk full") }}
+	completed := map[string]float64{
+		"commands_executed_total status=completed": 1, "command_execution_duration_seconds": 1, "sovd_command_attempts_total": 1,
+		"sovd_stream_wait_seconds": 1, "sovd_chunks_total": 2, "sovd_chunk_bytes_total": 4, "sovd_time_to_first_chunk_seconds": 1, "sovd_chunk_gap_seconds": 1,
+		"sovd_delivery_batch_chunks": 2, "sovd_pool_connections state=ready": 1,
+		"sovd_sink_duration_seconds call=Begin sink=*promsink.Sink": 1, "sovd_sink_duration_seconds call=End sink=*promsink.Sink": 1,
+		"sovd_sink_duration_seconds call=Write sink=*promsink.Sink": 2,
+	}
+	pause := vt.Delay(time.Millisecond) // each chunk is delivered alone
+	for name, test := range map[string]struct {
+		scripts []vt.Script
+		opts    []vehicle.CallOption
+		change  map[string]float64 // of a completed command of two chunks; 0: it does not have it
+	}{
+		"a completed command": {scripts: []vt.Script{{vt.Send(`10`), pause, vt.Answer(`20`)}}},
+		"a link that broke and an answer that went on": {
+			scripts: []vt.Script{{vt.Send(`10`), pause, vt.Fail(codes.Unavailable, "tunnel")}, {vt.Answer(`10`, `20`)}},
+			change: map[string]float64{
+				"sovd_command_attempts_total": 2, "sovd_stream_wait_seconds": 2, "sovd_command_retries_total code=Unavailable": 1,
+				"sovd_command_resumes_total": 1, "sovd_chunks_replayed_total": 1,
+			},
+		},
+		"another answer after the link broke": {
+			scripts: []vt.Script{{vt.Send(`10`), pause, vt.Fail(codes.Unavailable, "tunnel")}, {vt.Answer(`11`, `20`)}},
+			change: map[string]float64{
+				"commands_executed_total status=completed": 0, "commands_executed_total status=failed": 1, "sovd_command_attempts_total": 2, "sovd_stream_wait_seconds": 2,
+				"sovd_command_retries_total code=Unavailable": 1, "sovd_command_resumes_total": 1, "sovd_chunks_replayed_total": 1, "sovd_replays_diverged_total": 1,
+				"sovd_chunks_total": 1, "sovd_chunk_bytes_total": 2, "sovd_chunk_gap_seconds": 0, "sovd_delivery_batch_chunks": 1,
+				"sovd_sink_duration_seconds call=Write sink=*promsink.Sink": 1,
+			},
+		},
+		"a timeout": {
+			scripts: []vt.Script{{vt.Send(`10`), vt.Stall()}},
+			opts:    []vehicle.CallOption{vehicle.WithoutRetry()},
+			change: map[string]float64{
+				"commands_executed_total status=completed": 0, "commands_executed_total status=timeout": 1, "sovd_command_timeout_total": 1,
+				"sovd_chunks_total": 1, "sovd_chunk_bytes_total": 2, "sovd_chunk_gap_seconds": 0, "sovd_delivery_batch_chunks": 1,
+				"sovd_sink_duration_seconds call=Write sink=*promsink.Sink": 1,
+			},
+		},
+		"a sink that fails": {
+			scripts: []vt.Script{{vt.Send(`10`), pause, vt.Answer(`20`)}},
+			opts:    []vehicle.CallOption{vehicle.WithSink(failing)},
+			change: map[string]float64{
+				"commands_executed_total status=completed": 0, "commands_executed_total status=failed": 1,
+				"sovd_chunks_total": 1, "sovd_chunk_bytes_total": 2, "sovd_chunk_gap_seconds": 0, "sovd_delivery_batch_chunks": 1,
+				"sovd_sink_duration_seconds call=Write sink=*promsink.Sink": 1, "sovd_sink_duration_seconds call=Begin sink=sink.Func": 1,
+				"sovd_sink_duration_seconds call=Write sink=sink.Func": 1, "sovd_sink_duration_seconds call=End sink=sink.Func": 1,
+				"sovd_sink_errors_total call=Write sink=sink.Func": 1,
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				reg := prometheus.NewPedanticRegistry()
+				server := vt.NewServer(t, vt.On("Scripted", test.scripts...))
+				client := server.Client(t, vehicle.WithSink(promsink.New(reg)))
+				_, _ = client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "Scripted"}, test.opts...)
+				time.Sleep(time.Minute) // the stream has been seen off
+				want := maps.Clone(completed)
+				for name, v := range test.change {
+					if want[name] = v; v == 0 {
+						delete(want, name)
+					}
+				}
+				if diff := cmp.Diff(want, gather(t, reg)); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestGaugesFollow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewPedanticRegistry()
+		release := make(chan struct{})
+		ca := vt.NewCA(t)
+		server := vt.NewServer(t, vt.WithTLS(ca.ServerConfig()), vt.On("Held", vt.Script{vt.Until(release), vt.Answer(`0`)}))
+		client := server.Client(t, vehicle.WithSink(promsink.New(reg)), vehicle.WithTLSFiles(ca.Files()))
+		done := make(chan error)
+		go func() {
+			_, err := client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "Held"})
+			done <- err
+		}()
+		time.Sleep(time.Second)
+		got := gather(t, reg)
+		for name, want := range map[string]float64{"sovd_commands_in_flight": 1, "sovd_streams_in_flight": 1, "sovd_streams_waiting": 0, "sovd_pool_connections state=ready": 1} {
+			if got[name] != want {
+				t.Errorf("while a command runs: got %s %v, want %v", name, got[name], want)
+			}
+		}
+		for _, certificate := range []string{"client", "ca"} {
+			if left := got["sovd_certificate_expiry_seconds certificate="+certificate]; left <= 0 {
+				t.Errorf("certificate of %s: got %v seconds, want some", certificate, left)
+			}
+		}
+		close(release)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+		for name, v := range gather(t, reg) {
+			if strings.Contains(name, "in_flight") || strings.Contains(name, "pool") || strings.Contains(name, "expiry") {
+				t.Errorf("when the client is closed: got %s %v, want none", name, v)
+			}
+		}
+	})
+}
+
+// Several Sinks on one registry count together, and a name that is taken is left alone.
+func TestRegisteringTwice(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewPedanticRegistry()
+	taken := prometheus.NewGauge(prometheus.GaugeOpts{Name: "sovd_chunks_total", Help: "Somebody else's."})
+	reg.MustRegister(taken)
+	server := vt.NewServer(t)
+	for _, s := range []*promsink.Sink{promsink.New(reg), promsink.NewNamed(reg, "ReadDTC"), promsink.NewNamed(reg, "ClearDTC"), promsink.New(nil)} {
+		client := server.Client(t, vehicle.WithSink(s))
+		for _, name := range []string{"ReadDTC", "ClearDTC"} {
+			if _, err := client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: name}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	got := gather(t, reg)
+	for name, want := range map[string]float64{
+		"commands_executed_total status=completed":              6,
+		"sovd_commands_total command=ReadDTC status=completed":  1,
+		"sovd_commands_total command=ClearDTC status=completed": 1,
+		"sovd_commands_total command=other status=completed":    2,
+		"sovd_chunks_total": 0,
+	} {
+		if got[name] != want {
+			t.Errorf("got %s %v, want %v", name, got[name], want)
+		}
+	}
+}
+
+// Neither IDs nor anything that came from outside is in a label, and the names are as Prometheus wants them.
+func TestLabelsAreBounded(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewPedanticRegistry()
+	client := vt.NewServer(t).Client(t, vehicle.WithSink(promsink.NewNamed(reg, "ReadDTC")), vehicle.WithRetry(vehicle.RetryPolicy{BaseDelay: time.Millisecond}))
+	for i := range 20 {
+		_, _ = client.Execute(t.Context(), vehicle.Command{ID: uuid.New(), VehicleID: uuid.New(), UserID: uuid.New(), Name: fmt.Sprint("Unknown", i)})
+	}
+	allowed := map[string][]string{
+		"status": {"completed", "failed", "timeout"}, "command": {"ReadDTC", "other"}, "code": {}, "call": {"Begin", "Write", "End"},
+		"sink": {"*promsink.Sink"}, "state": {"idle", "connecting", "ready", "transient_failure"}, "certificate": {"client", "ca"},
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if !slices.Contains(allowed[l.GetName()], l.GetValue()) {
+					t.Errorf("got %s{%s=%q}, want one of %q", f.GetName(), l.GetName(), l.GetValue(), allowed[l.GetName()])
+				}
+			}
+		}
+	}
+	problems, err := testutil.GatherAndLint(reg)
+	if err != nil || len(problems) > 0 {
+		t.Errorf("got problems %v, %v, want none", problems, err)
+	}
+}
