@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -232,7 +233,7 @@ func (c *codec) setText(m *vehiclepb.CommandResponse, field byte, text []byte) b
 		m.Timestamp = alias(text)
 	default:
 		before := c.text
-		c.text, m.ResponsePayload = text[:len(text):len(text)], alias(text)
+		c.text, m.ResponsePayload = slices.Clip(text), alias(text)
 		return len(before) == 0 || utf8.Valid(before) // of several only the last one is looked at
 	}
 	return utf8.Valid(text)

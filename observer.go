@@ -135,7 +135,7 @@ func (os observers) tag(ctx context.Context, log commandLog, f func(Observer, co
 	for _, o := range os {
 		protect(log, func() {
 			if tagged := f(o, ctx); tagged != nil {
-				ctx = tagged
+				ctx = tagged //nolint:fatcontext // each observer adds to what the one before has
 			}
 		})
 	}

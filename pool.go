@@ -165,8 +165,7 @@ func (p *pool) look() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, next := time.Now(), patience
-	for i := len(p.opening) - 1; i >= 0; i-- { // kept may take it out
-		at := p.opening[i]
+	for _, at := range slices.Backward(p.opening) { // kept may take it out, and puts one there that has been looked at
 		if wait := patience - now.Sub(at.since); wait > 0 {
 			next = min(next, wait)
 		} else {

@@ -319,7 +319,7 @@ func (at *attempt) moved() bool {
 func (at *attempt) why() error {
 	at.mu.Lock()
 	defer at.mu.Unlock()
-	if err := at.ctx.Err(); err != context.Canceled || at.cause == nil { //nolint:errorlint // never wrapped
+	if err := at.ctx.Err(); err != context.Canceled || at.cause == nil {
 		return err
 	}
 	return at.cause

@@ -234,7 +234,7 @@ func (r *run) settle() {
 	case turn == takenFor:
 		<-r.done
 		return
-	case !r.returned && !(turn == theirs && r.seen):
+	case !r.returned && (turn != theirs || !r.seen):
 		r.failure = newError(ErrCanceled, "its goroutine panicked or ended", context.Canceled)
 	}
 	r.end()
