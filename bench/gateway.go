@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -10,74 +10,91 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
-// gateway is the vehicle service that both sides of a pair are measured against: grpc-go with its default settings,
-// sending messages that were encoded before, so that the client has most of the machine.
+// gateway is the vehicle service that both sides of a pair are measured against. It sends messages that were encoded before
+// through a server that knows no more of HTTP/2 than it needs: on the wire it does what grpc-go's server does, a
+// DATA frame for a message, in writes of 32 KiB, within the windows that the client grants; and it leaves the client most of
+// the machine, where grpc-go's server takes as much of it as the client.
 type gateway struct {
-	answers map[int][]mem.Buffer // by size: the encoded payloads
+	answers map[int][][]byte // by size: the encoded payloads
 	stopped chan struct{}
+
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
 }
 
 // addresses is where the gateway listens: it is the server process's first and only line.
 type addresses struct {
 	Open   string // without a limit of streams, as grpc-go's default is
-	Capped string // MaxConcurrentStreams(100)
+	Capped string // MAX_CONCURRENT_STREAMS is 100
 }
 
 // cappedStreams is what many a gateway allows on a connection.
 const cappedStreams = 100
 
-// serveGateway runs the server process until its standard input ends. Each line that comes in cuts all connections.
+// serveGateway runs the server process until its standard input ends. Each byte that comes in cuts all connections.
 func serveGateway(in io.Reader, announce func(addresses) error) error {
-	g := &gateway{answers: make(map[int][]mem.Buffer), stopped: make(chan struct{})}
+	g := &gateway{answers: make(map[int][][]byte), stopped: make(chan struct{}), conns: make(map[net.Conn]struct{})}
 	for _, size := range []int{smallChunk, largeChunk} {
 		for _, payload := range payloadsOf(size) {
 			field := protowire.AppendTag(nil, fieldPayload, protowire.BytesType)
-			g.answers[size] = append(g.answers[size], mem.SliceBuffer(protowire.AppendString(field, payload)))
+			g.answers[size] = append(g.answers[size], protowire.AppendString(field, payload))
 		}
 	}
 	var at addresses
-	var listeners []*cutter
 	for _, l := range []struct {
-		at   *string
-		opts []grpc.ServerOption
-	}{{&at.Open, nil}, {&at.Capped, []grpc.ServerOption{grpc.MaxConcurrentStreams(cappedStreams)}}} {
+		at      *string
+		streams uint32
+	}{{&at.Open, 0}, {&at.Capped, cappedStreams}} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
 		if err != nil {
 			return err
 		}
+		defer func() { _ = listener.Close() }()
 		*l.at = listener.Addr().String()
-		server := grpc.NewServer(append(l.opts, grpc.ForceServerCodecV2(wire{}))...)
-		server.RegisterService(&grpc.ServiceDesc{
-			ServiceName: vehiclepb.VehicleService_ServiceDesc.ServiceName,
-			HandlerType: (*any)(nil),
-			Streams:     []grpc.StreamDesc{{StreamName: "ExecuteCommand", Handler: g.execute, ServerStreams: true}},
-		}, g)
-		cut := &cutter{Listener: listener, conns: make(map[net.Conn]struct{})}
-		listeners = append(listeners, cut)
-		go func() { _ = server.Serve(cut) }()
-		defer server.Stop()
+		go g.serve(listener, l.streams)
 	}
 	defer close(g.stopped)
 	if err := announce(at); err != nil {
 		return err
 	}
-	for line := make([]byte, 1); ; {
+	for line := make([]byte, 1); ; g.cut() {
 		if _, err := in.Read(line); err != nil {
 			return nil //nolint:nilerr // its end is how we are told to stop
 		}
-		for _, l := range listeners {
-			l.cut()
+	}
+}
+
+// serve accepts connections. A connection ends with itself; the process ends them all.
+func (g *gateway) serve(l net.Listener, streams uint32) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
 		}
+		g.mu.Lock()
+		g.conns[conn] = struct{}{}
+		g.mu.Unlock()
+		go func() {
+			_ = newHTTP2(conn, g.answer).serve(streams) // the client has gone
+			g.mu.Lock()
+			delete(g.conns, conn)
+			g.mu.Unlock()
+		}()
+	}
+}
+
+// cut ends all connections, as a tunnel does.
+func (g *gateway) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for conn := range g.conns {
+		_ = conn.Close()
 	}
 }
 
@@ -90,9 +107,10 @@ const (
 	paramHold   = "hold"
 )
 
-func (g *gateway) execute(_ any, stream grpc.ServerStream) error {
+// answer answers one command.
+func (g *gateway) answer(s *http2Stream, request []byte) error {
 	var req vehiclepb.CommandRequest
-	if err := stream.RecvMsg(&req); err != nil {
+	if err := proto.Unmarshal(request, &req); err != nil {
 		return err
 	}
 	params := req.GetCommandParams()
@@ -101,39 +119,32 @@ func (g *gateway) execute(_ any, stream grpc.ServerStream) error {
 	delay, err3 := strconv.Atoi(params[paramDelay])
 	answers := g.answers[size]
 	if err := errors.Join(err, err2, err3); err != nil || answers == nil {
-		return status.Error(codes.InvalidArgument, "the parameters are not those of the benchmark")
+		return fmt.Errorf("the parameters are not those of the benchmark: %w", err)
 	}
-	head := mem.SliceBuffer(protowire.AppendString(protowire.AppendTag(nil, fieldID, protowire.BytesType), req.GetCommandId()))
+	const prefix = 5 // gRPC's: a byte for compression, four for the length
+	head := protowire.AppendString(protowire.AppendTag(make([]byte, prefix, 64), fieldID, protowire.BytesType), req.GetCommandId())
+	var tail []byte
 	for i := range chunks {
 		final := i == chunks-1
 		if final && delay > 0 {
-			if err := wait(stream.Context(), time.Duration(delay)*time.Millisecond); err != nil {
+			s.flush()
+			if err := s.wait(time.Duration(delay) * time.Millisecond); err != nil {
 				return err
 			}
 		}
-		if err := stream.SendMsg(message{head, answers[i%len(answers)], tailOf(i, final)}); err != nil {
+		payload := answers[i%len(answers)]
+		tail = appendTail(tail[:0], i, final)
+		binary.BigEndian.PutUint32(head[1:prefix], uint32(len(head)-prefix+len(payload)+len(tail))) //nolint:gosec // G115: some kilobytes
+		if err := s.send(head, payload, tail); err != nil {
 			return err
 		}
 		if params[paramHold] != "" {
-			select {
-			case <-stream.Context().Done():
-			case <-g.stopped:
-			}
+			s.flush()
+			<-s.ended
 			return nil
 		}
 	}
 	return nil
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // Fields of CommandResponse.
@@ -147,9 +158,8 @@ const (
 
 var firstTime = time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
 
-// tailOf is what follows the payload in a message: number, final flag and a timestamp as vehicles write it.
-func tailOf(i int, final bool) mem.Buffer {
-	b := make([]byte, 0, 48)
+// appendTail adds what follows the payload in a message: number, final flag and a timestamp as vehicles write it.
+func appendTail(b []byte, i int, final bool) []byte {
 	if i > 0 {
 		b = protowire.AppendVarint(protowire.AppendTag(b, fieldSeq, protowire.VarintType), uint64(i)) //nolint:gosec // G115: an index
 	}
@@ -158,74 +168,5 @@ func tailOf(i int, final bool) mem.Buffer {
 	}
 	const layout = "2006-01-02T15:04:05.000000"
 	b = protowire.AppendVarint(protowire.AppendTag(b, fieldTime, protowire.BytesType), uint64(len(layout)))
-	return mem.SliceBuffer(firstTime.Add(time.Duration(i)*time.Millisecond).AppendFormat(b, layout))
-}
-
-// message is an encoded message, in parts.
-type message [3]mem.Buffer
-
-// wire is the codec: requests are protobuf, answers are encoded already.
-type wire struct{}
-
-// Name implements encoding.CodecV2.
-func (wire) Name() string { return "proto" }
-
-// Marshal implements encoding.CodecV2.
-func (wire) Marshal(v any) (mem.BufferSlice, error) {
-	m, ok := v.(message)
-	if !ok {
-		return nil, fmt.Errorf("got a %T, want an encoded message", v)
-	}
-	return m[:], nil
-}
-
-// Unmarshal implements encoding.CodecV2.
-func (wire) Unmarshal(data mem.BufferSlice, v any) error {
-	m, ok := v.(proto.Message)
-	if !ok {
-		return fmt.Errorf("got a %T, want a message", v)
-	}
-	return proto.Unmarshal(data.Materialize(), m)
-}
-
-// cutter is a listener that can cut the connections that it has accepted.
-type cutter struct {
-	net.Listener
-
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-}
-
-// Accept implements net.Listener.
-func (c *cutter) Accept() (net.Conn, error) {
-	conn, err := c.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.conns[conn] = struct{}{}
-	return &cuttable{Conn: conn, from: c}, nil
-}
-
-func (c *cutter) cut() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for conn := range c.conns {
-		_ = conn.Close()
-	}
-}
-
-type cuttable struct {
-	net.Conn
-
-	from *cutter
-}
-
-// Close implements net.Conn.
-func (c *cuttable) Close() error {
-	c.from.mu.Lock()
-	delete(c.from.conns, c.Conn)
-	c.from.mu.Unlock()
-	return c.Conn.Close()
+	return firstTime.Add(time.Duration(i)*time.Millisecond).AppendFormat(b, layout)
 }

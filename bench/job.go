@@ -345,3 +345,14 @@ func (j *job) measureOpen(ctx context.Context, r runner) (figures, error) {
 	wg.Wait()
 	return f, err
 }
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
