@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -100,7 +99,7 @@ func newBatch(cmd vehicle.Command, size int) *batch {
 		b.payloads = append(b.payloads, []byte(payload))
 	}
 	for i := range b.chunks {
-		b.chunks[i] = vehicle.Chunk{CommandID: cmd.ID, VehicleID: cmd.VehicleID, Seq: int32(i), Payload: b.payloads[i%variety]} //nolint:gosec // G115: an index
+		b.chunks[i] = vehicle.Chunk{CommandID: cmd.ID, VehicleID: cmd.VehicleID, Seq: int32(i), Payload: b.payloads[i%variety]}
 	}
 	return b
 }
@@ -123,7 +122,7 @@ func (c copier) begin(ctx context.Context, cmd vehicle.Command) (func([]vehicle.
 	write := func(chunks []vehicle.Chunk) error {
 		n, err := c.pool.CopyFrom(ctx, pgx.Identifier{"responses"}, columns, pgx.CopyFromSlice(len(chunks), func(i int) ([]any, error) {
 			c := &chunks[i]
-			return []any{uuid.New(), c.CommandID, json.RawMessage(c.Payload), c.Seq, c.Final, c.ReceivedAt}, nil
+			return []any{uuid.New(), c.CommandID, c.Payload, c.Seq, c.Final, c.ReceivedAt}, nil
 		}))
 		if err == nil && n != int64(len(chunks)) {
 			err = fmt.Errorf("COPY stored %d rows, want %d", n, len(chunks))

@@ -22,7 +22,6 @@ import (
 // the machine, where grpc-go's server takes as much of it as the client.
 type gateway struct {
 	answers map[int][][]byte // by size: the encoded payloads
-	stopped chan struct{}
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
@@ -39,35 +38,39 @@ const cappedStreams = 100
 
 // serveGateway runs the server process until its standard input ends. Each byte that comes in cuts all connections.
 func serveGateway(in io.Reader, announce func(addresses) error) error {
-	g := &gateway{answers: make(map[int][][]byte), stopped: make(chan struct{}), conns: make(map[net.Conn]struct{})}
+	g := &gateway{answers: make(map[int][][]byte), conns: make(map[net.Conn]struct{})}
 	for _, size := range []int{smallChunk, largeChunk} {
 		for _, payload := range payloadsOf(size) {
 			field := protowire.AppendTag(nil, fieldPayload, protowire.BytesType)
 			g.answers[size] = append(g.answers[size], protowire.AppendString(field, payload))
 		}
 	}
-	var at addresses
-	for _, l := range []struct {
-		at      *string
-		streams uint32
-	}{{&at.Open, 0}, {&at.Capped, cappedStreams}} {
-		listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
-		if err != nil {
-			return err
-		}
-		defer func() { _ = listener.Close() }()
-		*l.at = listener.Addr().String()
-		go g.serve(listener, l.streams)
+	open, err := g.listen(0)
+	if err != nil {
+		return err
 	}
-	defer close(g.stopped)
-	if err := announce(at); err != nil {
+	capped, err := g.listen(cappedStreams)
+	if err != nil {
+		return err
+	}
+	if err := announce(addresses{Open: open, Capped: capped}); err != nil {
 		return err
 	}
 	for line := make([]byte, 1); ; g.cut() {
 		if _, err := in.Read(line); err != nil {
-			return nil //nolint:nilerr // its end is how we are told to stop
+			return nil //nolint:nilerr // that is how we are told to stop
 		}
 	}
+}
+
+// listen serves a port of its own, until the process ends.
+func (g *gateway) listen(streams uint32) (addr string, _ error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
+	if err != nil {
+		return "", err
+	}
+	go g.serve(l, streams)
+	return l.Addr().String(), nil
 }
 
 // serve accepts connections. A connection ends with itself; the process ends them all.
@@ -134,7 +137,7 @@ func (g *gateway) answer(s *http2Stream, request []byte) error {
 		}
 		payload := answers[i%len(answers)]
 		tail = appendTail(tail[:0], i, final)
-		binary.BigEndian.PutUint32(head[1:prefix], uint32(len(head)-prefix+len(payload)+len(tail))) //nolint:gosec // G115: some kilobytes
+		binary.BigEndian.PutUint32(head[1:prefix], uint32(len(head)-prefix+len(payload)+len(tail)))
 		if err := s.send(head, payload, tail); err != nil {
 			return err
 		}
@@ -161,7 +164,7 @@ var firstTime = time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
 // appendTail adds what follows the payload in a message: number, final flag and a timestamp as vehicles write it.
 func appendTail(b []byte, i int, final bool) []byte {
 	if i > 0 {
-		b = protowire.AppendVarint(protowire.AppendTag(b, fieldSeq, protowire.VarintType), uint64(i)) //nolint:gosec // G115: an index
+		b = protowire.AppendVarint(protowire.AppendTag(b, fieldSeq, protowire.VarintType), uint64(i))
 	}
 	if final {
 		b = protowire.AppendVarint(protowire.AppendTag(b, fieldFinal, protowire.VarintType), 1)

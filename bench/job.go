@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -307,6 +308,10 @@ func (j *job) measureOpen(ctx context.Context, r runner) (figures, error) {
 	if err := r.run(ctx, one.newOrder(), a.see); err != nil { // connects
 		return nil, err
 	}
+	var m meter
+	if err := m.start(j); err != nil {
+		return nil, err
+	}
 	before, err := residentMemory()
 	if err != nil {
 		return nil, err
@@ -332,12 +337,14 @@ func (j *job) measureOpen(ctx context.Context, r runner) (figures, error) {
 		})
 	}
 	open.Wait()
+	f, err := m.stop(j.AtOnce)
 	runtime.GC()
-	after, err := residentMemory()
-	f := figures{
-		memoryEach: float64(after-before) / float64(j.AtOnce),
-		routines:   float64(runtime.NumGoroutine()-goroutines) / float64(j.AtOnce),
+	after, err2 := residentMemory()
+	if err := errors.Join(err, err2); err != nil {
+		return nil, err
 	}
+	f[memoryEach] = float64(after-before) / float64(j.AtOnce)
+	f[routines] = float64(runtime.NumGoroutine()-goroutines) / float64(j.AtOnce)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}

@@ -20,6 +20,7 @@ const (
 	roleVariable = "VEHICLE_BENCH_ROLE"
 	roleGateway  = "gateway"
 	roleClient   = "client"
+	roleSoak     = "soak"
 )
 
 // play runs a part of the program. A part ends when the program does: its standard input ends then.
@@ -38,6 +39,12 @@ func play(ctx context.Context, role string, in io.Reader, out io.Writer) error {
 			return err
 		}
 		return answer.Encode(figures)
+	case roleSoak:
+		var o soakOrder
+		if err := json.NewDecoder(in).Decode(&o); err != nil {
+			return err
+		}
+		return soakClient(ctx, o, func(s soaked) error { return answer.Encode(s) })
 	default:
 		return fmt.Errorf("there is no role %q", role)
 	}
@@ -49,6 +56,7 @@ type part struct {
 	in     io.WriteCloser
 	out    *bufio.Reader
 	errors bytes.Buffer
+	closed bool
 }
 
 // startPart starts a part. Procs is its GOMAXPROCS, and 0 leaves that to Go.
@@ -57,7 +65,7 @@ func startPart(ctx context.Context, role string, procs int) (*part, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &part{cmd: exec.CommandContext(ctx, program)} //nolint:gosec // G204: this program
+	p := &part{cmd: exec.CommandContext(ctx, program)}
 	p.cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	if procs > 0 {
 		p.cmd.Env = append(p.cmd.Env, "GOMAXPROCS="+strconv.Itoa(procs))
@@ -87,8 +95,12 @@ func (p *part) read(v any) error {
 	return nil
 }
 
-// close ends the part.
+// close ends the part. It may be called again.
 func (p *part) close() error {
+	if p.closed {
+		return nil
+	}
+	p.closed = true
 	err := p.in.Close()
 	_, _ = io.Copy(io.Discard, p.out)
 	if failed := p.cmd.Wait(); failed != nil {

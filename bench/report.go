@@ -77,7 +77,7 @@ func (f figure) goal() string {
 	return ""
 }
 
-func newReport(p *plan) *report {
+func newReport(rounds int) *report {
 	m := machine{CPU: processor(), Cores: runtime.NumCPU(), System: system(), Go: runtime.Version(), GRPC: "unknown"}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, dep := range info.Deps {
@@ -86,7 +86,7 @@ func newReport(p *plan) *report {
 			}
 		}
 	}
-	return &report{At: time.Now().UTC().Truncate(time.Second), Machine: m, Rounds: p.rounds}
+	return &report{At: time.Now().UTC().Truncate(time.Second), Machine: m, Rounds: rounds}
 }
 
 // processor is the model's name, where Linux tells.
@@ -121,7 +121,7 @@ func (r *report) add(p *pair) {
 			base, sdk, ratios = append(base, b), append(sdk, s), append(ratios, s/max(b, math.SmallestNonzeroFloat32))
 		}
 		r.Figures = append(r.Figures, figure{
-			Row: p.name, Work: p.work, Procs: p.procs, What: c.metric.of(p.unit), Baseline: p.baseline,
+			Row: p.name, Work: p.work, Procs: p.pass.procs, What: c.metric.of(p.unit), Baseline: p.baseline,
 			Base: median(base), SDK: median(sdk), Ratio: median(ratios), Least: slices.Min(ratios), Most: slices.Max(ratios),
 			More: c.metric.moreIsBetter(), Goal: c.goal, Limit: c.limit,
 		})

@@ -34,7 +34,10 @@ const (
 	largeChunk = 4096
 )
 
-// allRows is what is measured. Scale shortens it.
+// procsRows are the rows that the document shows for several GOMAXPROCS.
+const procsRows = "^(stream|commands-256|both-256)$"
+
+// allRows is what is measured, so much of it.
 func allRows(s scale) []row {
 	stream := job{Kind: kindStream, Chunks: s.chunks, Size: smallChunk, Window: s.window}
 	kept := stream
@@ -42,7 +45,15 @@ func allRows(s scale) []row {
 	large := stream
 	large.Size, large.Chunks = largeChunk, s.chunks/8
 	short := func(atOnce int) job {
+		if s.atOnce > 0 {
+			atOnce = min(atOnce, s.atOnce)
+		}
 		return job{Kind: kindCommands, Chunks: 3, Size: smallChunk, AtOnce: atOnce, Warmup: s.warmup, Window: s.window}
+	}
+	stored := func(atOnce int) job {
+		j := short(atOnce)
+		j.Warmup, j.Window = 2*s.warmup, 2*s.window // what is slow comes in bursts
+		return j
 	}
 	slow := short(s.capped)
 	slow.Delay, slow.Window, slow.Warmup = 50*time.Millisecond, s.slowWindow, 2*s.warmup
@@ -70,11 +81,11 @@ func allRows(s scale) []row {
 			baseline: sideStub, compare: []comparison{{metric: memoryEach, goal: 1.25}, {metric: routines, limit: 2.05}}},
 		{name: "both-1", work: "commands of 3 chunks into PostgreSQL and Redis, one at a time", unit: "commands", job: short(1), baseline: sideConnector,
 			stores: true, compare: []comparison{{metric: halfWithin, goal: 0.5}}},
-		{name: "both-256", work: "commands of 3 chunks into PostgreSQL and Redis, 256 at once", unit: "commands", job: short(256), baseline: sideConnector,
+		{name: "both-256", work: "commands of 3 chunks into PostgreSQL and Redis, 256 at once", unit: "commands", job: stored(256), baseline: sideConnector,
 			stores: true, compare: []comparison{{metric: perSecond, goal: 8}, {metric: cpuEach}, {metric: halfWithin}}},
-		{name: "both-256-kept", work: "the same, Redis keeps the events (WithStream)", unit: "commands", job: short(256), baseline: sideConnector,
+		{name: "both-256-kept", work: "the same, Redis keeps the events (WithStream)", unit: "commands", job: stored(256), baseline: sideConnector,
 			sdk: sideSDKStream, stores: true, compare: []comparison{{metric: perSecond}}},
-		{name: "postgres-256", work: "commands of 3 chunks into PostgreSQL alone, 256 at once", unit: "commands", job: short(256), baseline: sideFair,
+		{name: "postgres-256", work: "commands of 3 chunks into PostgreSQL alone, 256 at once", unit: "commands", job: stored(256), baseline: sideFair,
 			sdk: sideSDKPostgres, stores: true, noRedis: true, compare: []comparison{{metric: perSecond, goal: 3}, {metric: cpuEach}, {metric: halfWithin}}},
 		{name: "both-5000", work: "commands of 5,000 chunks into PostgreSQL and Redis, one at a time", unit: "chunks", job: long, baseline: sideConnector,
 			stores: true, compare: []comparison{{metric: perSecond, goal: 30}}},
@@ -92,6 +103,7 @@ type scale struct {
 	long       int // chunks of a stored long answer
 	open       int
 	capped     int
+	atOnce     int // instead of 256, if not 0
 	warmup     time.Duration
 	window     time.Duration
 	slowWindow time.Duration
@@ -103,6 +115,6 @@ var scales = map[string]scale{
 	"quick": {rounds: 3, chunks: 200_000, long: 5000, open: 10_000, capped: 1024,
 		warmup: 200 * time.Millisecond, window: 500 * time.Millisecond, slowWindow: 2 * time.Second},
 	// Only to see that all of it works; the figures say nothing.
-	"tiny": {rounds: 1, chunks: 200, long: 50, open: 50, capped: 128,
+	"tiny": {rounds: 1, chunks: 200, long: 50, open: 50, capped: 128, atOnce: 16,
 		warmup: 20 * time.Millisecond, window: 100 * time.Millisecond, slowWindow: 200 * time.Millisecond},
 }

@@ -12,18 +12,30 @@ import (
 
 // plan is what the command line asks for.
 type plan struct {
-	rows     *regexp.Regexp
 	scale    scale
-	rounds   int
-	procs    []int // GOMAXPROCS of the client processes; 0 leaves it to Go
-	profiles string
+	passes   []pass
+	profiles string // a folder, or ""
 	progress io.Writer
+}
+
+// pass is one pass over some of the rows.
+type pass struct {
+	rows   *regexp.Regexp
+	procs  int // GOMAXPROCS of the client processes; 0 leaves it to Go
+	rounds int
 }
 
 // run measures each row's two sides in turn, in rounds. The order within a round alternates.
 func (p *plan) run(ctx context.Context) (_ *report, err error) {
-	rows := slices.DeleteFunc(allRows(p.scale), func(r row) bool { return !p.rows.MatchString(r.name) })
-	if len(rows) == 0 {
+	var pairs []*pair
+	for _, pass := range p.passes {
+		for _, r := range allRows(p.scale) {
+			if pass.rows.MatchString(r.name) {
+				pairs = append(pairs, &pair{row: r, pass: pass, plan: p})
+			}
+		}
+	}
+	if len(pairs) == 0 {
 		return nil, errors.New("no row has such a name")
 	}
 	gateway, at, err := startGateway(ctx)
@@ -31,9 +43,9 @@ func (p *plan) run(ctx context.Context) (_ *report, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, gateway.close()) }()
-	rep := newReport(p)
+	rep := newReport(p.passes[0].rounds)
 	var db *stores
-	if slices.ContainsFunc(rows, func(r row) bool { return r.stores }) {
+	if slices.ContainsFunc(pairs, func(p *pair) bool { return p.stores }) {
 		if db, err = startStores(ctx); err != nil {
 			return nil, err
 		}
@@ -42,14 +54,12 @@ func (p *plan) run(ctx context.Context) (_ *report, err error) {
 			return nil, err
 		}
 	}
-	for _, procs := range p.procs {
-		for _, r := range rows {
-			pair := &pair{row: r, procs: procs, at: at, db: db, plan: p}
-			if err := pair.run(ctx); err != nil {
-				return nil, fmt.Errorf("%s: %w", r.name, err)
-			}
-			rep.add(pair)
+	for _, pair := range pairs {
+		pair.at, pair.db = at, db
+		if err := pair.run(ctx); err != nil {
+			return nil, fmt.Errorf("%s: %w", pair.name, err)
 		}
+		rep.add(pair)
 	}
 	return rep, nil
 }
@@ -57,10 +67,10 @@ func (p *plan) run(ctx context.Context) (_ *report, err error) {
 // pair is a row being measured.
 type pair struct {
 	row
-	procs int
-	at    addresses
-	db    *stores
-	plan  *plan
+	pass pass
+	plan *plan
+	at   addresses
+	db   *stores
 
 	baselines, sdks []figures // of each round
 }
@@ -72,7 +82,7 @@ func (p *pair) run(ctx context.Context) error {
 	if ours == "" {
 		ours = sideSDK
 	}
-	for round := range p.plan.rounds {
+	for round := range p.pass.rounds {
 		sides := []side{p.baseline, ours}
 		if round%2 == 1 {
 			slices.Reverse(sides)
@@ -113,7 +123,7 @@ func (p *pair) measure(ctx context.Context, s side) (figures, error) {
 			return nil, err
 		}
 	}
-	f, err := measureApart(ctx, j, p.procs)
+	f, err := measureApart(ctx, j, p.pass.procs)
 	if err == nil && p.stores {
 		err = p.db.verify(ctx, j, f)
 	}

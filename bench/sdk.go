@@ -26,21 +26,31 @@ func newSDK(ctx context.Context, j *job) (*sdk, error) {
 }
 
 func (s *sdk) run(ctx context.Context, o order, see func(int, []byte, string, bool)) error {
-	cmd := vehicle.Command{ID: o.id, VehicleID: o.vehicle, Name: o.name, Params: make(map[string]any, len(o.params))}
-	for key, value := range o.params {
-		cmd.Params[key] = value
-	}
 	if s.stored {
-		_, err := s.client.Execute(ctx, cmd)
+		_, err := s.execute(ctx, o)
 		return err
 	}
-	for chunk, err := range s.client.Stream(ctx, cmd).Chunks() {
+	for chunk, err := range s.client.Stream(ctx, o.command()).Chunks() {
 		if err != nil {
 			return err
 		}
 		see(int(chunk.Seq), chunk.Payload, "", chunk.Final)
 	}
 	return nil
+}
+
+// execute runs a command whose chunks go to sinks, and says how often the vehicle was asked.
+func (s *sdk) execute(ctx context.Context, o order) (attempts int, _ error) {
+	res, err := s.client.Execute(ctx, o.command())
+	return res.Attempts, err
+}
+
+func (o order) command() vehicle.Command {
+	cmd := vehicle.Command{ID: o.id, VehicleID: o.vehicle, Name: o.name, Params: make(map[string]any, len(o.params))}
+	for key, value := range o.params {
+		cmd.Params[key] = value
+	}
+	return cmd
 }
 
 func (s *sdk) close() error {

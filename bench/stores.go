@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
@@ -139,20 +141,7 @@ func (s *stores) verify(ctx context.Context, j job, said figures) error {
 		return nil // it looks itself
 	}
 	commands := int(said[commandsInAll])
-	var all, wrong int
-	payloads := payloadsOf(j.Size)
-	err := s.pool.QueryRow(ctx, `
-		WITH r AS (
-			SELECT command_id, count(*) AS n, count(DISTINCT sequence_number) AS numbers, max(sequence_number) AS last,
-				count(*) FILTER (WHERE is_final) AS finals,
-				bool_or(is_final AND sequence_number = (c.command_params->>'chunks')::int - 1) AS final,
-				bool_and(response_payload = ($1::text[])[sequence_number % $2 + 1]::jsonb) AS same
-			FROM responses JOIN commands c USING (command_id) GROUP BY command_id)
-		SELECT count(*), count(*) FILTER (WHERE c.status <> 'completed' OR c.completed_at IS NULL OR r.n IS NULL OR
-			ARRAY[r.n, r.numbers, r.last + 1, r.finals] <> ARRAY[w.n, w.n, w.n, 1] OR NOT r.final OR NOT r.same OR
-			(SELECT array_agg((details->>'chunk_count')::bigint) FROM audit_logs a WHERE a.command_id = c.command_id) IS DISTINCT FROM ARRAY[w.n])
-		FROM commands c LEFT JOIN r USING (command_id), LATERAL (SELECT (c.command_params->>'chunks')::bigint AS n) w`,
-		payloads, len(payloads)).Scan(&all, &wrong)
+	all, wrong, err := s.inspect(ctx, j.Size, "true")
 	if err != nil {
 		return err
 	}
@@ -172,6 +161,48 @@ func (s *stores) verify(ctx context.Context, j job, said figures) error {
 		err = fmt.Errorf("got %d calls of %s, want %d", published, command, want)
 	}
 	return err
+}
+
+// inspect counts commands, and those that are not stored as they should be.
+func (s *stores) inspect(ctx context.Context, size int, where string, args ...any) (all, wrong int, err error) {
+	payloads := payloadsOf(size)
+	err = s.pool.QueryRow(ctx, `
+		WITH c AS (SELECT *, (command_params->>'chunks')::bigint AS want FROM commands WHERE `+where+`),
+		r AS (
+			SELECT command_id, count(*) AS n, count(DISTINCT sequence_number) AS numbers, max(sequence_number) AS last,
+				count(*) FILTER (WHERE is_final) AS finals, bool_or(is_final AND sequence_number = want - 1) AS final,
+				bool_and(response_payload = ($1::text[])[sequence_number % $2 + 1]::jsonb) AS same
+			FROM responses JOIN c USING (command_id) GROUP BY command_id)
+		SELECT count(*), count(*) FILTER (WHERE c.status <> 'completed' OR c.completed_at IS NULL OR r.n IS NULL OR
+			ARRAY[r.n, r.numbers, r.last + 1, r.finals] <> ARRAY[want, want, want, 1] OR NOT r.final OR NOT r.same OR
+			(SELECT array_agg((details->>'chunk_count')::bigint) FROM audit_logs a WHERE a.command_id = c.command_id) IS DISTINCT FROM ARRAY[want])
+		FROM c LEFT JOIN r USING (command_id)`, append([]any{payloads, len(payloads)}, args...)...).Scan(&all, &wrong)
+	return all, wrong, err
+}
+
+// trim looks at commands that completed longer than keep ago, and deletes them. It says how many there were.
+func (s *stores) trim(ctx context.Context, keep time.Duration) (int, error) {
+	rows, err := s.pool.Query(ctx, `SELECT command_id FROM commands WHERE completed_at <= now() - $1::interval ORDER BY completed_at LIMIT 20000`, keep)
+	if err != nil {
+		return 0, err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil || len(ids) == 0 {
+		return 0, err
+	}
+	all, wrong, err := s.inspect(ctx, smallChunk, "command_id = ANY($3)", ids)
+	if err != nil {
+		return 0, err
+	}
+	if all != len(ids) || wrong > 0 {
+		return 0, fmt.Errorf("%d of %d commands are not stored as they should be", wrong, all)
+	}
+	for _, table := range []string{"audit_logs", "responses", "commands"} {
+		if _, err := s.pool.Exec(ctx, "DELETE FROM "+table+" WHERE command_id = ANY($1)", ids); err != nil {
+			return 0, err
+		}
+	}
+	return all, nil
 }
 
 // calls is how often Redis has been given a command since it was last cleared.
