@@ -85,7 +85,7 @@ func TestASideThatStoresSomethingElseIsFound(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	gateway, at, err := startGateway(t.Context())
+	gateway, at, err := startGateway(context.WithoutCancel(t.Context())) // it is told to end by Cleanup
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,6 +213,17 @@ func TestASoakVerifiesWhatItStored(t *testing.T) {
 	if err := got.print(&out); err != nil || !strings.Contains(out.String(), "resident memory: ") {
 		t.Errorf("got %q, %v, want a verdict", out.String(), err)
 	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "performance.md")
+	if err := os.WriteFile(file, []byte(soakBegin+"\n"+soakEnd+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := got.document(dir); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), out.String()) {
+		t.Errorf("got %s, %v, want the table in the document", text, err)
+	}
 }
 
 func TestMemoryThatGrowsIsFound(t *testing.T) {
@@ -317,7 +328,7 @@ func TestTheDocumentKeepsItsText(t *testing.T) {
 	file := filepath.Join(dir, "performance.md")
 	for range 2 { // the second time it replaces what it wrote
 		if _, err := os.Stat(file); err != nil {
-			if err := os.WriteFile(file, []byte("before\n"+tablesBegin+"\nold\n"+tablesEnd+"\nafter\n"), 0o600); err != nil {
+			if err := os.WriteFile(file, []byte("before\n"+figuresBegin+"\nold\n"+figuresEnd+"\nafter\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -329,7 +340,7 @@ func TestTheDocumentKeepsItsText(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := string(text)
-		if !strings.HasPrefix(got, "before\n"+tablesBegin) || !strings.HasSuffix(got, tablesEnd+"\nafter\n") || strings.Contains(got, "old") {
+		if !strings.HasPrefix(got, "before\n"+figuresBegin) || !strings.HasSuffix(got, figuresEnd+"\nafter\n") || strings.Contains(got, "old") {
 			t.Errorf("got %q, want the text around the tables as it was", got)
 		}
 		for _, want := range []string{"| `stream`: one stream | chunks/s |", "2 cores of A <CPU> & more", "| row | 8 |\n"} {

@@ -10,43 +10,53 @@ import (
 	"strings"
 )
 
-// The tables in the document are between these two lines.
+// What is measured stands in the document between two lines each.
 const (
-	tablesBegin = "<!-- figures: written by go run ./bench -doc docs -->"
-	tablesEnd   = "<!-- end of figures -->"
+	figuresBegin = "<!-- figures: go run ./bench -doc docs -->"
+	figuresEnd   = "<!-- end of figures -->"
+	soakBegin    = "<!-- soak: go run ./bench -soak 10m -doc docs -->"
+	soakEnd      = "<!-- end of soak -->"
 )
 
-// document writes the tables into performance.md in a folder, which has the two lines, and performance.svg and
+// document writes the tables into performance.md in a folder, which has the lines, and performance.svg and
 // performance.json beside it.
 func (r *report) document(dir string) error {
-	file := filepath.Join(dir, "performance.md")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := bytes.Cut(text, []byte(tablesBegin))
-	_, after, ok2 := bytes.Cut(rest, []byte(tablesEnd))
-	if !ok || !ok2 {
-		return fmt.Errorf("%s lacks the lines %q and %q", file, tablesBegin, tablesEnd)
-	}
-	tables := tablesBegin + "\n\n" + r.markdown() + "\n" + tablesEnd
 	return errors.Join(
-		writeFile(file, slices.Concat(before, []byte(tables), after)),
+		insert(dir, figuresBegin, r.markdown(), figuresEnd),
 		writeFile(filepath.Join(dir, "performance.svg"), r.plot()),
 		writeJSON(filepath.Join(dir, "performance.json"), r),
 	)
 }
 
+// document writes the table of a soak into performance.md.
+func (r *soakReport) document(dir string) error {
+	var table strings.Builder
+	if err := r.print(&table); err != nil {
+		return err
+	}
+	return insert(dir, soakBegin, "On "+r.Machine.String()+":\n\n```text\n"+table.String()+"```\n", soakEnd)
+}
+
+// insert puts a text between two lines of performance.md.
+func insert(dir, begin, text, end string) error {
+	file := filepath.Join(dir, "performance.md")
+	old, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := bytes.Cut(old, []byte(begin))
+	_, after, ok2 := bytes.Cut(rest, []byte(end))
+	if !ok || !ok2 {
+		return fmt.Errorf("%s lacks the lines %q and %q", file, begin, end)
+	}
+	return writeFile(file, slices.Concat(before, []byte(begin+"\n\n"+text+"\n"+end), after))
+}
+
 // markdown is the machine and the tables.
 func (r *report) markdown() string {
 	var b strings.Builder
-	m := r.Machine
-	_, _ = fmt.Fprintf(&b, "Measured on %s, %d rounds, on %d cores of %s that client, gateway and databases share; %s, %s, grpc-go %s",
-		r.At.Format("2006-01-02"), r.Rounds, m.Cores, m.CPU, m.System, m.Go, m.GRPC)
-	if m.PostgreSQL != "" {
-		_, _ = fmt.Fprintf(&b, ", PostgreSQL %s, Redis %s", m.PostgreSQL, m.Redis)
-	}
-	b.WriteString(".\n\n| row | figure | baseline | | SDK | ratio (least to most) | goal | met |\n| --- | --- | --- | ---: | ---: | ---: | --- | --- |\n")
+	_, _ = fmt.Fprintf(&b, "Measured on %s, in %d rounds, on %s.\n\n", r.At.Format("2006-01-02"), r.Rounds, r.Machine)
+	b.WriteString("| row | figure | baseline | | SDK | ratio (least to most) | goal | met |\n| --- | --- | --- | ---: | ---: | ---: | --- | --- |\n")
 	name := ""
 	for _, f := range r.Figures {
 		if f.Procs > 0 {

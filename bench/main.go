@@ -88,10 +88,10 @@ func parse(args []string, output io.Writer) (*settings, error) {
 	size := flags.String("scale", "full", "full, quick, or tiny (to see that it works)")
 	rounds := flags.Int("rounds", 0, "`times` that each pair is measured; 0: 5 for full, 3 for quick")
 	procs := flags.String("procs", "", "GOMAXPROCS of the clients, a `list` as in 1,2,8; empty: as Go chooses")
-	flags.StringVar(&s.json, "json", "", "write the figures to this `file`")
+	flags.StringVar(&s.json, "json", "", "write the figures, or those of the soak, to this `file`")
 	flags.StringVar(&s.svg, "svg", "", "write the plot to this `file`")
-	flags.StringVar(&s.doc, "doc", "", "write tables, plot and figures into performance.md, .svg and .json in this `folder`; measures "+
-		"some rows with other GOMAXPROCS too")
+	flags.StringVar(&s.doc, "doc", "", "write tables, plot and figures into performance.md, .svg and .json in this `folder`; some rows are "+
+		"then measured with other GOMAXPROCS too. With -soak: write its table into performance.md")
 	flags.StringVar(&s.from, "from", "", "measure nothing and take the figures from this `file`, which -json or -doc wrote")
 	flags.StringVar(&s.plan.profiles, "profiles", "", "write CPU and allocation profiles of both sides to this `folder`")
 	flags.DurationVar(&s.soak, "soak", 0, "instead of measuring, run at full load for this `time` and see whether memory stays constant")

@@ -22,7 +22,7 @@ const (
 	soakAtOnce = 256
 	soakLong   = 500 // chunks; every soakEvery-th command is that long, the others have 3
 	soakEvery  = 100
-	soakCut    = 20 * time.Second // between two cuts of the link
+	soakCut    = 10 * time.Second // between two cuts of the link
 	soakKept   = 15 * time.Second // how long rows stay
 )
 
@@ -57,7 +57,7 @@ type soakOrder struct {
 
 // soakClient is the client process.
 func soakClient(ctx context.Context, o soakOrder, say func(soaked) error) error {
-	o.Side, o.Chunks = sideSDK, 3
+	o.Side, o.Chunks, o.Delay = sideSDK, 3, 10*time.Millisecond // so that a cut finds some under way
 	s, err := newSDK(ctx, &o.job)
 	if err != nil {
 		return err
@@ -124,6 +124,9 @@ func (s *settings) runSoak(ctx context.Context, out, progress io.Writer) error {
 	failed := rep.judge()
 	if s.json != "" {
 		failed = errors.Join(failed, writeJSON(s.json, rep))
+	}
+	if s.doc != "" {
+		failed = errors.Join(failed, rep.document(s.doc))
 	}
 	return errors.Join(failed, rep.print(out))
 }
