@@ -129,7 +129,7 @@ func parse(args []string, output io.Writer) (*settings, error) {
 	}
 	if s.doc != "" {
 		for _, n := range []int{1, 2, 8} {
-			s.plan.passes = append(s.plan.passes, pass{rows: regexp.MustCompile(procsRows), procs: n, rounds: min(*rounds, 3)})
+			s.plan.passes = append(s.plan.passes, pass{rows: regexp.MustCompile(procsRows), procs: n, rounds: min(*rounds, 2)})
 		}
 	}
 	return s, nil
