@@ -89,7 +89,7 @@ func publicPackages(t *testing.T) []string {
 	t.Helper()
 	return slices.DeleteFunc(list(t, "./..."), func(pkg string) bool {
 		elements := strings.Split(pkg, "/")
-		return slices.Contains(elements, "internal") || slices.Contains(elements, "examples")
+		return slices.Contains(elements, "internal") || slices.Contains(elements, "examples") || pkg == modulePath+"/bench"
 	})
 }
 
