@@ -6,7 +6,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-
 	"os"
 	"slices"
 	"strings"
@@ -224,7 +223,7 @@ func (t tab) photograph(path string) {
 	t.must(t.page.Show(ctx, browser.Screen{Width: 1180, Height: 860, Scale: 1.5}))
 	png, err := t.page.Screenshot(ctx)
 	t.must(err)
-	t.must(os.WriteFile(path, png, 0o644)) //nolint:gosec // G306: it is for all to see
+	t.must(os.WriteFile(path, png, 0o644))
 }
 
 func TestInABrowserWithTheKeyboardAlone(t *testing.T) {

@@ -70,11 +70,11 @@ func TestTheLinkCanBeCutOnlyToAMock(t *testing.T) {
 		t.Errorf("the events after the cut (-want +got):\n%s", diff)
 	}
 
-	real := start(t, nil)
-	if got := real.get("/"); strings.Contains(got.body, "Cut the link") || strings.Contains(got.body, longCommand) {
+	c = start(t, nil)
+	if got := c.get("/"); strings.Contains(got.body, "Cut the link") || strings.Contains(got.body, longCommand) {
 		t.Error("the page offers to cut the link to real vehicles")
 	}
-	if got := real.do(http.MethodPost, "/link/cut", "", ""); got.status != http.StatusNotFound {
+	if got := c.do(http.MethodPost, "/link/cut", "", ""); got.status != http.StatusNotFound {
 		t.Errorf("without a mock: got %d, want 404", got.status)
 	}
 }
