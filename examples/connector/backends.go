@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
 
@@ -27,6 +28,7 @@ type backends struct {
 	events   *redissink.Sink
 	stats    *stats
 	traces   *traces
+	registry *prometheus.Registry
 	cut      func() // cuts the link to the vehicles; nil where they are real
 }
 
@@ -38,7 +40,7 @@ const (
 
 // open makes the connections and does no network I/O: a server that is down now may be up later.
 func open(t targets, set settings, log *slog.Logger) (_ *backends, err error) {
-	b := &backends{stats: new(stats), traces: new(traces), cut: t.cut}
+	b := &backends{stats: new(stats), traces: new(traces), registry: newRegistry(), cut: t.cut}
 	if b.pool, err = pgxpool.New(context.Background(), t.database); err != nil {
 		return nil, fmt.Errorf("DATABASE_URL: %w", err) // without the password
 	}

@@ -46,6 +46,7 @@ func (s *service) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", s.getHealth)
 	mux.HandleFunc("GET /readyz", s.getReady)
 	mux.HandleFunc("GET /stats", s.getStats)
+	mux.Handle("GET /metrics", s.getMetrics())
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { notFound.write(w) })
 	// Pages of other sites must not run commands in a visitor's browser.
 	protection := http.NewCrossOriginProtection()
