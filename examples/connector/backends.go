@@ -9,7 +9,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"google.golang.org/grpc"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/sink"
@@ -25,6 +27,9 @@ type backends struct {
 	rdb      *redis.Client
 	events   *redissink.Sink
 	stats    *stats
+	traces   *traces
+	registry *prometheus.Registry
+	cut      func() // cuts the link to the vehicles; nil where they are real
 }
 
 // A command's stream of events in Redis. What is longer or older than this, followers get from PostgreSQL.
@@ -35,7 +40,7 @@ const (
 
 // open makes the connections and does no network I/O: a server that is down now may be up later.
 func open(t targets, set settings, log *slog.Logger) (_ *backends, err error) {
-	b := &backends{stats: new(stats)}
+	b := &backends{stats: new(stats), traces: new(traces), registry: newRegistry(), cut: t.cut}
 	if b.pool, err = pgxpool.New(context.Background(), t.database); err != nil {
 		return nil, fmt.Errorf("DATABASE_URL: %w", err) // without the password
 	}
@@ -48,7 +53,7 @@ func open(t targets, set settings, log *slog.Logger) (_ *backends, err error) {
 
 	// In this order: an event on Redis means that the row is committed.
 	sinks := vehicle.WithSink(sink.Chain(b.stored, b.announcer(set, log)))
-	if b.vehicles, err = t.vehicle(sinks, vehicle.WithLogger(log)); err != nil {
+	if b.vehicles, err = t.vehicle(sinks, vehicle.WithLogger(log), vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(traceAttempts))); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	return b, nil

@@ -140,7 +140,7 @@ func TestResourcesThatAreNotThere(t *testing.T) {
 		method, path string
 		want         int
 	}{
-		{http.MethodGet, "/", 404},
+		{http.MethodGet, "/nothing", 404},
 		{http.MethodGet, "/commands/x", 404},
 		{http.MethodGet, "/commands/x/events", 404},
 		{http.MethodGet, "/commands/" + uuid.NewString(), 404},

@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/internal/servers"
 	"github.com/sovd-go/vehicle/vehicletest"
 )
 
-// embed starts a mock vehicle service, and private servers in temporary folders that go with the program.
-func embed(ctx context.Context) (_ targets, err error) {
+// startEmbedded starts a mock vehicle service, and private servers in temporary folders that go with the program.
+func startEmbedded(ctx context.Context) (_ targets, err error) {
 	var started []func() error
 	closeAll := func() error {
 		var errs []error
@@ -26,7 +25,7 @@ func embed(ctx context.Context) (_ targets, err error) {
 			err = errors.Join(err, closeAll())
 		}
 	}()
-	vehicles, err := vehicletest.Start(vehicletest.WithTCP(), vehicletest.WithHistory(1000), vehicletest.WithResponder(unhurried()))
+	vehicles, err := vehicletest.Start(vehicletest.WithTCP(), vehicletest.WithHistory(1000), vehicletest.WithResponder(demonstration(pace)))
 	if err != nil {
 		return targets{}, err
 	}
@@ -46,22 +45,11 @@ func embed(ctx context.Context) (_ targets, err error) {
 		vehicle: func(opts ...vehicle.Option) (*vehicle.Client, error) {
 			return vehicle.New(vehicles.Target(), append(vehicles.Options(), opts...)...)
 		},
+		cut:   vehicles.CutConnections,
 		close: closeAll,
 	}, nil
 }
 
 func notInstalled(err error, what string) error {
 	return fmt.Errorf("-embedded needs %s: %w\nOr run both in containers: docker compose -f examples/connector/compose.yaml up", what, err)
-}
-
-// unhurried is the built-in vehicles at a pace that can be watched.
-func unhurried() vehicletest.Responder {
-	fleet := vehicletest.NewFleet(0)
-	return func(r *vehicletest.Request) vehicletest.Script {
-		var script vehicletest.Script
-		for _, step := range fleet.Respond(r) {
-			script = append(script, vehicletest.Delay(300*time.Millisecond), step)
-		}
-		return script
-	}
 }

@@ -107,7 +107,11 @@ func start(tb testing.TB, edit func(*settings), vehicles ...vehicletest.Option) 
 func (c *connector) run(set settings) {
 	c.tb.Helper()
 	log := slog.New(slog.NewTextHandler(c.log, nil))
-	b, err := open(targets{database: set.database, redis: set.redis, vehicle: c.client}, set, log)
+	t := targets{database: set.database, redis: set.redis, vehicle: c.client}
+	if set.embedded {
+		t.cut = c.vehicles.CutConnections
+	}
+	b, err := open(t, set, log)
 	if err != nil {
 		c.tb.Fatal(err)
 	}

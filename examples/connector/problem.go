@@ -27,6 +27,8 @@ type problem struct {
 var (
 	notFound     = &problem{status: http.StatusNotFound, code: "not_found", message: "there is no such thing here"}
 	noCommand    = &problem{status: http.StatusNotFound, code: "not_found", message: "there is no such command"}
+	noTrace      = &problem{status: http.StatusNotFound, code: "not_found", message: "the attempts are known to the process that runs the command, and not for long"}
+	crossOrigin  = &problem{status: http.StatusForbidden, code: "cross_origin", message: "another site's page may not do this"}
 	noStorage    = &problem{status: http.StatusServiceUnavailable, code: "storage_unavailable", message: "the database cannot be used now", retryAfter: 5}
 	busy         = &problem{status: http.StatusServiceUnavailable, code: "busy", message: "as much runs here as may: come back later", retryAfter: 1}
 	shuttingDown = &problem{status: http.StatusServiceUnavailable, code: "shutting_down", message: "the connector is shutting down", retryAfter: 5}

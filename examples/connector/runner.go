@@ -17,6 +17,7 @@ type runner struct {
 	vehicles *vehicle.Client
 	set      settings
 	stats    *stats
+	traces   *traces
 	log      *slog.Logger
 
 	ctx    context.Context // of the commands
@@ -29,7 +30,7 @@ type runner struct {
 }
 
 func newRunner(b *backends, set settings, log *slog.Logger) *runner {
-	r := &runner{vehicles: b.vehicles, set: set, stats: b.stats, log: log, places: make(chan struct{}, set.maxRunning)}
+	r := &runner{vehicles: b.vehicles, set: set, stats: b.stats, traces: b.traces, log: log, places: make(chan struct{}, set.maxRunning)}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	return r
 }
@@ -81,7 +82,9 @@ func (r *runner) run(ctx context.Context, cmd vehicle.Command, begun func()) err
 		begun()
 		return nil
 	}})
+	ctx, trace := r.traces.begin(ctx, cmd.ID)
 	res, err := r.vehicles.Execute(ctx, cmd, last)
+	trace.ended(res)
 	r.stats.ended(res)
 	attrs := []slog.Attr{
 		slog.String("command", cmd.ID.String()), slog.String("status", string(res.Status)), slog.Int("chunks", res.Chunks),

@@ -26,7 +26,7 @@ func newService(b *backends, set settings, log *slog.Logger) *service {
 	return &service{
 		backends: b, set: set, log: log,
 		commands:  newRunner(b, set, log),
-		store:     store{pool: b.pool, sink: b.stored, page: set.page},
+		store:     store{pool: b.pool, page: set.page},
 		followers: make(chan struct{}, set.maxFollowers),
 	}
 }
@@ -40,11 +40,18 @@ func (s *service) handler() http.Handler {
 	mux.HandleFunc("/commands/{id}", notAllowed(http.MethodGet))
 	mux.HandleFunc("GET /commands/{id}/events", s.getEvents)
 	mux.HandleFunc("/commands/{id}/events", notAllowed(http.MethodGet))
+	mux.HandleFunc("GET /commands/{id}/attempts", s.getAttempts)
+	mux.HandleFunc("/commands/{id}/attempts", notAllowed(http.MethodGet))
+	s.routePage(mux)
 	mux.HandleFunc("GET /healthz", s.getHealth)
 	mux.HandleFunc("GET /readyz", s.getReady)
 	mux.HandleFunc("GET /stats", s.getStats)
+	mux.Handle("GET /metrics", s.getMetrics())
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { notFound.write(w) })
-	return mux
+	// Pages of other sites must not run commands in a visitor's browser.
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { crossOrigin.write(w) }))
+	return protection.Handler(mux)
 }
 
 // serve serves until ctx ends. Then it takes no more requests, lets the running commands end or ends them, gives

@@ -215,6 +215,21 @@ func TestEmbedded(t *testing.T) {
 	if got := c.ended(c.submit("ReadDTC")); got.Status != vehicle.StatusCompleted || len(got.Chunks) != 3 {
 		t.Errorf("got %+v", got)
 	}
+	if got := c.get("/"); !strings.Contains(got.body, "Cut the link") {
+		t.Error("the page does not offer to cut the link")
+	}
+	long := c.submit(longCommand)
+	cut := c.follow(long)
+	cut.event()
+	if got := c.do(http.MethodPost, "/link/cut", "", ""); got.status != http.StatusNoContent {
+		t.Errorf("cutting the link: got %d %s, want 204", got.status, got.body)
+	}
+	if got, want := len(cut.rest())+1, len(snapshots())+1; got != want {
+		t.Errorf("after a cut: got %d events, want %d", got, want)
+	}
+	if got := c.attempts(long); !strings.Contains(got, "\n2 from ") {
+		t.Errorf("the attempts: got %q, want a second that resumes", got)
+	}
 	last := c.submit("ReadDTC")
 	f := c.follow(last)
 	signal()

@@ -82,13 +82,14 @@ func (s settings) check(rest []string) error {
 type targets struct {
 	database, redis string
 	vehicle         func(...vehicle.Option) (*vehicle.Client, error)
+	cut             func() // cuts the link to a mock vehicle service; nil to real ones
 	close           func() error
 }
 
 // targets are those of the environment, or embedded ones.
 func (s settings) targets(ctx context.Context) (targets, error) {
 	if s.embedded {
-		return embed(ctx)
+		return startEmbedded(ctx)
 	}
 	return targets{
 		database: s.database, redis: s.redis,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,14 +12,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sovd-go/vehicle"
-	"github.com/sovd-go/vehicle/sink/pgsink"
 	"github.com/sovd-go/vehicle/sink/redissink"
 )
 
 // store reads what is stored of commands.
 type store struct {
 	pool *pgxpool.Pool
-	sink *pgsink.Sink
 	page int // bytes of payloads that are in memory for one reader
 }
 
@@ -83,24 +82,55 @@ func (c storedChunk) event(command uuid.UUID) redissink.Event {
 	return redissink.Event{Event: "response", CommandID: command, ResponseID: c.ID, Payload: c.Payload, Seq: c.Seq, Final: c.Final}
 }
 
-// chunks reads an answer from a sequence number on, and says whether there is more. It reads a page before any of it is
-// sent, so that a slow client holds no connection of the pool.
+// pageChunks bounds how many rows PostgreSQL measures for a page.
+const pageChunks = 256
+
+// A page is the rows from a sequence number on whose payloads are so many bytes together, and at least one. Only they
+// travel. (pgsink's History reads an answer from its start.) One row more is looked for, to know whether there is more.
+const pageQuery = `
+WITH next AS (
+  SELECT response_id::text, response_payload::text AS payload, sequence_number, is_final, received_at
+  FROM responses WHERE command_id = $1::uuid AND sequence_number >= $2::int8
+  ORDER BY sequence_number LIMIT $4::int8 + 1),
+measured AS (
+  SELECT *, row_number() OVER w AS n, sum(octet_length(payload)) OVER w AS bytes, count(*) OVER () AS found
+  FROM next WINDOW w AS (ORDER BY sequence_number ROWS UNBOUNDED PRECEDING))
+SELECT response_id, payload, sequence_number, is_final, received_at, found FROM measured
+WHERE n = 1 OR n <= $4::int8 AND bytes <= $3::int8
+ORDER BY sequence_number`
+
+// chunks reads a page of an answer, from a sequence number on, and says whether there is more. It reads the page before
+// any of it is sent, so that a slow client holds no connection of the pool.
 func (s store) chunks(ctx context.Context, id uuid.UUID, from int64) (page []storedChunk, more bool, err error) {
-	page = []storedChunk{}
-	size := 0
-	for chunk, err := range s.sink.History(ctx, id) {
-		if err != nil {
-			return nil, false, err
-		}
-		if int64(chunk.Seq) < from {
-			continue
-		}
-		if size += len(chunk.Payload); size > s.page && len(page) > 0 {
-			return page, true, nil
-		}
-		page = append(page, storedChunk{
-			ID: chunk.ID(), Seq: chunk.Seq, Payload: chunk.Payload, Final: chunk.Final, ReceivedAt: chunk.ReceivedAt,
-		})
+	rows, err := s.pool.Query(ctx, pageQuery, id.String(), from, s.page, pageChunks)
+	if err != nil {
+		return nil, false, err
 	}
-	return page, false, nil
+	found := 0
+	page, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (storedChunk, error) {
+		var c storedChunk
+		var responseID string
+		var payload []byte
+		if err := row.Scan(&responseID, &payload, &c.Seq, &c.Final, &c.ReceivedAt, &found); err != nil {
+			return c, err
+		}
+		var err error
+		c.ID, err = uuid.Parse(responseID)
+		c.Payload, c.ReceivedAt = unwrap(payload), c.ReceivedAt.UTC()
+		return c, err
+	})
+	return page, found > len(page), err
+}
+
+// unwrap gives the text of a payload that is JSON and that jsonb cannot hold: pgsink stores it as {"$json": "its text"}.
+func unwrap(stored []byte) json.RawMessage {
+	if !bytes.HasPrefix(stored, []byte(`{"$json":`)) {
+		return stored
+	}
+	var object map[string]json.RawMessage
+	var text string
+	if json.Unmarshal(stored, &object) != nil || len(object) != 1 || json.Unmarshal(object["$json"], &text) != nil {
+		return stored
+	}
+	return json.RawMessage(text)
 }
