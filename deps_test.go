@@ -65,6 +65,7 @@ func TestImportingTheCoreBringsNo(t *testing.T) {
 			"PostgreSQL driver": "github.com/jackc/",
 			"Redis client":      "github.com/redis/",
 			"Prometheus client": "github.com/prometheus/",
+			"OpenTelemetry":     "go.opentelemetry.io/",
 			"adapter":           modulePath + "/sink/",
 			"mock vehicle":      modulePath + "/vehicletest",
 			"test framework":    "testing",
