@@ -40,9 +40,6 @@ type meter struct {
 
 // start collects garbage, so that what came before is not counted, and starts profiles where the job asks for them.
 func (m *meter) start(j *job) error {
-	if j.MemProfile != "" {
-		runtime.MemProfileRate = 16 << 10
-	}
 	runtime.GC()
 	m.heap = j.MemProfile
 	if j.CPUProfile != "" {
