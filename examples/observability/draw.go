@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"html"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -70,7 +69,6 @@ func draw(charts []chart, bands []band) []byte {
 }
 
 func (c chart) draw(b *bytes.Buffer, y float64, x func(time.Duration) float64) {
-	slices.SortStableFunc(c.curves, func(a, b curve) int { return strings.Compare(a.name, b.name) })
 	fmt.Fprintf(b, `<text x="%d" y="%.1f" font-size="14" font-weight="600" fill="#1b1f27">%s<tspan font-size="12" font-weight="400" fill="#586070">%s</tspan>`,
 		left, y+12, html.EscapeString(c.title), unitNames[c.unit])
 	for i, curve := range c.curves {

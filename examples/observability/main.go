@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -145,6 +147,7 @@ func (r *rig) record(ctx context.Context, from, to time.Time) (charts []chart, e
 			if err != nil {
 				return nil, err
 			}
+			slices.SortFunc(found, func(a, b series) int { return strings.Compare(t.legend(a.Metric), t.legend(b.Metric)) })
 			for _, s := range found {
 				c.curves = append(c.curves, curve{name: t.legend(s.Metric), points: points(s.Values, from)})
 			}
