@@ -16,6 +16,7 @@ import (
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/sink"
 	"github.com/sovd-go/vehicle/sink/pgsink"
+	"github.com/sovd-go/vehicle/sink/promsink"
 	"github.com/sovd-go/vehicle/sink/redissink"
 )
 
@@ -51,8 +52,8 @@ func open(t targets, set settings, log *slog.Logger) (_ *backends, err error) {
 	b.stored = pgsink.New(b.pool)
 	b.events = redissink.New(b.rdb, redissink.WithStream(streamLength, streamTime), redissink.WithRetryFor(set.redisPatience()))
 
-	// In this order: an event on Redis means that the row is committed.
-	sinks := vehicle.WithSink(sink.Chain(b.stored, b.announcer(set, log)))
+	// In this order: an event on Redis means that the row is committed, and what is counted is what came of it.
+	sinks := vehicle.WithSink(sink.Chain(b.stored, b.announcer(set, log)), promsink.NewNamed(b.registry, knownCommands...))
 	if b.vehicles, err = t.vehicle(sinks, vehicle.WithLogger(log), vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(traceAttempts))); err != nil {
 		return nil, errors.Join(err, b.close())
 	}

@@ -8,6 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
+// knownCommands are counted by name; whatever else clients send is counted as other.
+var knownCommands = []string{"ReadDTC", "ReadDataByID", "ClearDTC", longCommand}
+
 // newRegistry has the metrics of the Go runtime and of the process.
 func newRegistry() *prometheus.Registry {
 	registry := prometheus.NewRegistry()
