@@ -47,6 +47,8 @@ type mishap struct {
 	scripts []vt.Script
 	opts    []vehicle.Option
 	ruin    func(*vehicle.Command) // nil: the command is in order
+	// connect makes the server, with these options at least, and a client of it; nil: in memory, in plaintext.
+	connect func(t *testing.T, opts ...vt.Option) *vehicle.Client
 	// run runs it; nil: Execute without further ado.
 	run func(ctx context.Context, client *vehicle.Client, cmd vehicle.Command) error
 }
@@ -59,8 +61,13 @@ func execute(ctx context.Context, client *vehicle.Client, cmd vehicle.Command) e
 // happen runs the mishap in a bubble, on its clock, and gives the error.
 func (m mishap) happen(t *testing.T, check func(t *testing.T, err error)) {
 	synctest.Test(t, func(t *testing.T) {
-		server := vt.NewServer(t, vt.On("ReadDTC", m.scripts...))
-		client := server.Client(t, m.opts...)
+		connect := m.connect
+		if connect == nil {
+			connect = func(t *testing.T, opts ...vt.Option) *vehicle.Client {
+				return vt.NewServer(t, opts...).Client(t, m.opts...)
+			}
+		}
+		client := connect(t, vt.On("ReadDTC", m.scripts...))
 		cmd := vehicle.Command{
 			ID:        uuid.MustParse("7d44485b-35c7-4bd2-9e33-4e1bb2a7e1a5"),
 			VehicleID: uuid.MustParse("123e4567-e89b-42d3-a456-426614174000"),
@@ -94,6 +101,14 @@ func (l leaky) MarshalJSON() ([]byte, error) { return nil, errors.New("cannot en
 
 // mishaps has one for each kind of error; their texts are in testdata/errors.golden.
 func mishaps() map[string]mishap {
+	all := commandMishaps()
+	maps.Copy(all, answerMishaps())
+	maps.Copy(all, linkMishaps())
+	return all
+}
+
+// commandMishaps are those of commands: what the caller, the service and the sinks do.
+func commandMishaps() map[string]mishap {
 	unavailable := vt.Fail(codes.Unavailable, "gateway restarting")
 	three := vt.Send(`{"dtc":"P0420-00"}`, `{"dtc":"C0035-11"}`, `{"dtc":"U0121-87"}`)
 	return map[string]mishap{
@@ -241,14 +256,15 @@ func TestErrorTexts(t *testing.T) {
 		name, text, _ := strings.Cut(entry, "\n\t")
 		want[name] = text
 	}
-	line := regexp.MustCompile(`mishap_test\.go:\d+`) // of a panic
+	line := regexp.MustCompile(`(mishap_(?:link_)?test\.go):\d+`) // of a panic
+	plain := strings.NewReplacer("\u00a0", " ")                   // protobuf varies its spaces, lest anyone compare its texts
 	tests := mishaps()
 	texts := make(map[string]string, len(tests))
 	for name, m := range tests {
 		t.Run(name, func(t *testing.T) {
 			m.happen(t, func(t *testing.T, err error) {
 				e := wantError(t, err)
-				texts[name] = line.ReplaceAllString(e.Error(), "mishap_test.go:N")
+				texts[name] = plain.Replace(line.ReplaceAllString(e.Error(), "$1:N"))
 				if got, want := texts[name], want[name]; got != want && os.Getenv("UPDATE_ERRORS") == "" {
 					t.Errorf("text:\n got %s\nwant %s", got, want)
 				}

@@ -5,6 +5,7 @@ import (
 	"go/format"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,21 +19,34 @@ import (
 // of a function that has a ctx, a client and a vehicleID, or a declaration.
 func TestTheCodeInTheDocumentsCompiles(t *testing.T) {
 	t.Parallel()
-	found := 0
-	for name, snippets := range map[string][]string{
-		"README.md":          fenced(t, "README.md"),
-		"examples/README.md": fenced(t, "examples/README.md"),
-		"doc.go":             indented(t, "doc.go"),
-	} {
-		found += len(snippets)
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			vet(t, snippets)
-		})
+	snippets := map[string]string{} // by where they are
+	add := func(document string, found []string) {
+		for i, snippet := range found {
+			snippets[fmt.Sprintf("%s: snippet %d", document, i+1)] = snippet
+		}
 	}
-	if found < 3 {
-		t.Errorf("got %d snippets, want more: are they found at all?", found)
+	add("doc.go", indented(t, "doc.go"))
+	for _, document := range documents(t) {
+		add(document, fenced(t, document))
 	}
+	if len(snippets) < 12 {
+		t.Errorf("got %d snippets, want more: are they found at all?", len(snippets))
+	}
+	vet(t, snippets)
+}
+
+// documents are the repository's Markdown files.
+func documents(t *testing.T) []string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "git", "ls-files", "-co", "--exclude-standard", "--", "*.md").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := strings.Fields(string(out))
+	if !slices.Contains(names, "README.md") {
+		t.Fatalf("got documents %q, want README.md among them", names)
+	}
+	return names
 }
 
 var fence = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
@@ -40,14 +54,19 @@ var fence = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
 // fenced gives the Go blocks of a Markdown file.
 func fenced(t *testing.T, path string) (snippets []string) {
 	t.Helper()
+	for _, m := range fence.FindAllStringSubmatch(read(t, path), -1) {
+		snippets = append(snippets, m[1])
+	}
+	return snippets
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range fence.FindAllStringSubmatch(string(text), -1) {
-		snippets = append(snippets, m[1])
-	}
-	return snippets
+	return string(text)
 }
 
 // indented gives the code of a package comment, as one snippet.
@@ -66,26 +85,38 @@ func indented(t *testing.T, path string) []string {
 	return []string{strings.TrimSpace(code.String()) + "\n"}
 }
 
-// vet compiles the snippets and vets them, each as a file of one package.
-func vet(t *testing.T, snippets []string) {
+// vet compiles the snippets and vets them, each as a package of its own, in a module that needs what this one needs.
+func vet(t *testing.T, snippets map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
-	args := []string{"vet"}
-	for i, snippet := range snippets {
-		if formatted, err := format.Source([]byte(snippet)); err != nil || string(formatted) != snippet {
-			t.Errorf("error %v from gofmt, which wants:\n%s", err, formatted)
-		}
-		path := filepath.Join(dir, fmt.Sprintf("snippet%d_test.go", i+1))
-		if err := os.WriteFile(path, []byte(whole(snippet)), 0o600); err != nil {
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		args = append(args, path)
 	}
-	if len(snippets) == 0 {
-		return
+	root, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
-		t.Errorf("go vet: %v\n%s\nthe snippets:\n%s", err, out, strings.Join(snippets, "\n"))
+	mod := strings.Replace(read(t, "go.mod"), "module "+modulePath, "module snippets", 1)
+	write("go.mod", mod+fmt.Sprintf("\nrequire %s v0.0.0\nreplace %s => %q\n", modulePath, modulePath, root))
+	write("go.sum", read(t, "go.sum"))
+	for i, where := range slices.Sorted(maps.Keys(snippets)) {
+		snippet := snippets[where]
+		if formatted, err := format.Source([]byte(snippet)); err != nil || string(formatted) != snippet {
+			t.Errorf("%s: error %v from gofmt, which wants:\n%s", where, err, formatted)
+			continue
+		}
+		pkg := strings.NewReplacer("/", "-", " ", "-", ":", "", ".", "-").Replace(where) // go vet names it
+		if err := os.Mkdir(filepath.Join(dir, pkg), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(filepath.Join(pkg, fmt.Sprintf("snippet%d_test.go", i)), whole(snippet))
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "vet", "-mod=mod", "./...")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("go vet: %v\n%s", err, out)
 	}
 }
 
@@ -122,6 +153,6 @@ var (
 var imports = []string{
 	"context", "errors", "fmt", "log/slog", "os", "testing", "time",
 	"github.com/google/uuid",
-	"google.golang.org/grpc/keepalive",
-	modulePath, modulePath + "/sink", modulePath + "/vehicletest",
+	"google.golang.org/grpc", "google.golang.org/grpc/keepalive",
+	modulePath, modulePath + "/sink", modulePath + "/vehiclepb", modulePath + "/vehicletest",
 }

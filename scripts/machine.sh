@@ -38,6 +38,20 @@ install_debian_packages() {
   }
 }
 
+# tool PACKAGE@VERSION prints the path of a program in the user's cache and builds it there the first
+# time. These are not tool lines of go.mod: golangci-lint alone would add 200 requirements to it.
+tool() {
+  local name dir
+  name=${1%@*} && name=${name##*/}
+  # Built with another Go, they would refuse this one's code.
+  dir=${XDG_CACHE_HOME:-$HOME/.cache}/sovd-go-vehicle/$name-${1#*@}-$(go env GOVERSION)
+  if [ ! -x "$dir/$name" ]; then
+    echo "installing $1 into $dir: minutes, once" >&2
+    GOBIN=$dir go install "$1" >&2
+  fi
+  echo "$dir/$name"
+}
+
 heading() { printf '\n=== %s\n' "$1"; }
 
 die() {
