@@ -121,7 +121,6 @@ type attempts struct {
 	ctx       context.Context //nolint:containedctx // the command's
 	cmd       *Command
 	call      *callConfig
-	policy    RetryPolicy
 	once      bool
 	log       commandLog
 	order     *sequencer
@@ -149,7 +148,7 @@ type attempts struct {
 type attempt struct {
 	grpc.ClientStream
 	place     *place
-	described Attempt         // only where there are observers
+	described *Attempt        // nil without observers
 	parent    context.Context //nolint:containedctx // the command's, with what observers added
 	ctx       context.Context //nolint:containedctx // the attempt's
 	unfollow  func() bool     // stops following the command's context
@@ -218,7 +217,7 @@ func (a *attempts) open() error {
 	at.parent = a.ctx
 	if len(a.call.observers) > 0 {
 		at.described = a.describe()
-		at.parent = a.call.observers.tagAttempt(a.ctx, at.described, a.log)
+		at.parent = a.call.observers.tagAttempt(a.ctx, *at.described, a.log)
 	}
 	at.begin()
 	at.unfollow = context.AfterFunc(a.ctx, func() { at.cancel(context.Cause(a.ctx)) })
@@ -234,7 +233,7 @@ func (a *attempts) open() error {
 		return err
 	}
 	if len(a.call.observers) > 0 {
-		a.call.observers.observe(at.ctx, StreamOpened{at.described, time.Since(start)}, a.log)
+		a.call.observers.observe(at.ctx, StreamOpened{*at.described, time.Since(start)}, a.log)
 	}
 	a.mayHaveRun = true
 	at.sent = true
@@ -255,8 +254,8 @@ func (a *attempts) clock() time.Time {
 }
 
 // describe says of the current attempt what observers want to know.
-func (a *attempts) describe() Attempt {
-	d := Attempt{Command: *a.cmd, Number: a.made}
+func (a *attempts) describe() *Attempt {
+	d := &Attempt{Command: *a.cmd, Number: a.made}
 	if a.made > 1 && a.order.count > 0 {
 		d.ResumeFrom = int32(a.order.next) //nolint:gosec // G115: a sequence number
 	}
@@ -266,7 +265,7 @@ func (a *attempts) describe() Attempt {
 // ended tells the observers that the current attempt has.
 func (a *attempts) ended(at *attempt, code codes.Code, err error) {
 	if len(a.call.observers) > 0 {
-		a.call.observers.observe(at.ctx, AttemptEnded{at.described, code, err}, a.log)
+		a.call.observers.observe(at.ctx, AttemptEnded{*at.described, code, err}, a.log)
 	}
 }
 
@@ -357,7 +356,7 @@ func (a *attempts) failed(err error) *Error {
 		return f.Error
 	}
 	if len(a.call.observers) > 0 {
-		a.call.observers.observe(a.ctx, Retrying{at.described, f.Code, delay}, a.log)
+		a.call.observers.observe(a.ctx, Retrying{*at.described, f.Code, delay}, a.log)
 	}
 	a.log.log(a.ctx, slog.LevelInfo, "vehicle: retrying",
 		slog.Int("attempt", a.made), slog.String("code", f.Code.String()), slog.Duration("delay", delay))
@@ -489,13 +488,14 @@ func (a *attempts) again(f failure) (time.Duration, bool) {
 		a.free++
 		return 0, true
 	}
+	policy := a.call.retry.withDefaults()
 	var budget *int
 	var limit int
 	switch {
 	case f.Code == codes.Unavailable, f.Code == codes.ResourceExhausted && f.retryInfo:
-		budget, limit = &a.spent, a.policy.MaxRetries
+		budget, limit = &a.spent, policy.MaxRetries
 	case f.Code == codes.DeadlineExceeded:
-		budget, limit = &a.timeouts, a.policy.TimeoutRetries
+		budget, limit = &a.timeouts, policy.TimeoutRetries
 	default:
 		return 0, false
 	}
@@ -504,9 +504,9 @@ func (a *attempts) again(f failure) (time.Duration, bool) {
 	}
 	*budget++
 	if a.delays == nil {
-		a.delays = a.policy.schedule()
+		a.delays = policy.schedule()
 	}
-	delay := min(a.delays.NextBackOff(), a.policy.MaxDelay)
+	delay := min(a.delays.NextBackOff(), policy.MaxDelay)
 	if f.told {
 		delay = f.after
 	}

@@ -60,7 +60,7 @@ func (s *Stream) Result() *Result { return s.result.Load() }
 // run runs the command. It says whether the caller left the loop.
 func (s *Stream) run(yield func(Chunk, error) bool) (left bool) {
 	r := newRun(s)
-	defer func() { s.result.Store(&r.result) }()
+	defer func() { s.result.Store(r.result) }()
 	defer r.settle()
 	failure := r.start(s)
 	if failure == nil {
@@ -95,7 +95,7 @@ type run struct {
 
 	turn   atomic.Int32 // whose the command is: one of the constants below
 	done   chan struct{}
-	result Result
+	result *Result
 }
 
 // Whose a run is.
@@ -135,7 +135,7 @@ func (r *run) start(s *Stream) *Error {
 	}
 	r.wire.init(r.client.config.maxMessageSize, r.cmd.request)
 	r.attempts = attempts{
-		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call, policy: r.call.retry.withDefaults(), once: r.cmd.Once,
+		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call, once: r.cmd.Once,
 		cmd: &r.cmd.Command, log: log, order: &r.order, wire: &r.wire, sinks: &r.sinks, request: r.cmd.request,
 		pool: r.client.pool, farewells: &r.client.farewells,
 		opts: []grpc.CallOption{grpc.StaticMethod(), grpc.ForceCodecV2(&r.wire), grpc.MaxCallRecvMsgSize(r.client.config.maxMessageSize)},
@@ -271,9 +271,10 @@ func (r *run) end() {
 		r.describe(r.failure)
 		res.Status, res.Err = StatusFailed, r.failure
 	}
-	r.result = r.sinks.end(r.ctx, res, r.describe)
+	res = r.sinks.end(r.ctx, res, r.describe)
+	r.result = &res
 	if r.tagged {
-		r.call.observers.observe(r.ctx, CommandEnded{r.result}, r.sinks.log)
+		r.call.observers.observe(r.ctx, CommandEnded{res}, r.sinks.log)
 	}
 	r.client.forget(r)
 	close(r.done)
