@@ -1,11 +1,10 @@
 // Package jsonscan checks JSON texts in one pass.
 //
-// It exists because checking is what a fast stream spends most of its time on: json.Valid takes 0.6 µs for a chunk
-// of 200 bytes, and knows neither UTF-8, which protobuf promises, nor what a database refuses.
+// It exists because checking is what a fast stream spends much of its time on: json.Valid takes 1.4 µs for a chunk of 200
+// bytes where gRPC takes 3, and knows neither UTF-8, which protobuf promises, nor what a database refuses.
 package jsonscan
 
 import (
-	"encoding/binary"
 	"math/bits"
 	"unicode/utf8"
 )
@@ -33,6 +32,7 @@ const (
 // Scan says what text is. It takes what json.Valid takes, where that is UTF-8, and allocates nothing unless text is
 // nested more than 512 deep.
 func Scan(text []byte) Verdict {
+	special := specials{text: text}
 	var open nesting
 	closer := byte(0) // of the innermost array or object that is open: ']' or '}'; 0: none is
 	plain := true
@@ -44,7 +44,7 @@ func Scan(text []byte) Verdict {
 		}
 		switch c := text[i]; {
 		case c == '"':
-			end := stringEnd(text, i+1, &plain)
+			end := stringEnd(text, i+1, &special, &plain)
 			if end < 0 {
 				return Invalid
 			}
@@ -58,7 +58,7 @@ func Scan(text []byte) Verdict {
 				break
 			}
 			if c == '{' {
-				if i = memberValue(text, i, &plain); i < 0 {
+				if i = memberValue(text, i, &special, &plain); i < 0 {
 					return Invalid
 				}
 			}
@@ -94,7 +94,7 @@ func Scan(text []byte) Verdict {
 		}
 		i = skipSpace(text, i+1)
 		if closer == '}' {
-			if i = memberValue(text, i, &plain); i < 0 {
+			if i = memberValue(text, i, &special, &plain); i < 0 {
 				return Invalid
 			}
 		}
@@ -143,11 +143,11 @@ func (n *nesting) pop() byte {
 }
 
 // memberValue returns where the value of the member begins whose key does at text[i]; negative: there is none.
-func memberValue(text []byte, i int, plain *bool) int {
+func memberValue(text []byte, i int, special *specials, plain *bool) int {
 	if i >= len(text) || text[i] != '"' {
 		return -1
 	}
-	if i = stringEnd(text, i+1, plain); i < 0 {
+	if i = stringEnd(text, i+1, special, plain); i < 0 {
 		return -1
 	}
 	if i = skipSpace(text, i); i >= len(text) || text[i] != ':' {
@@ -157,16 +157,11 @@ func memberValue(text []byte, i int, plain *bool) int {
 }
 
 // stringEnd returns where the string ends whose first character is text[i]; negative: nowhere.
-func stringEnd(text []byte, i int, plain *bool) int {
+func stringEnd(text []byte, i int, special *specials, plain *bool) int {
 	for {
-		for i+8 <= len(text) {
-			if special := specialIn(binary.LittleEndian.Uint64(text[i:])); special != 0 {
-				i += bits.TrailingZeros64(special) / 8
-				break
-			}
-			i += 8
-		}
-		if i >= len(text) {
+		if mask := special.near(i); mask != 0 { // what search does, without a call
+			i += bits.TrailingZeros64(mask)
+		} else if i = special.search(i); i >= len(text) {
 			return -1
 		}
 		switch c := text[i]; {
@@ -180,25 +175,24 @@ func stringEnd(text []byte, i int, plain *bool) int {
 			i += 1 + n
 		case c < ' ':
 			return -1
-		case c < utf8.RuneSelf: // the last few bytes of text
-			i++
 		default:
-			_, n := utf8.DecodeRune(text[i:])
-			if n == 1 {
+			if i = runesEnd(text, i); i < 0 {
 				return -1
 			}
-			i += n
 		}
 	}
 }
 
-// specialIn has the highest bit of a byte set where x has one that a string does not simply contain: a quote, a
-// backslash, a control character, or a part of a longer character. What is above the lowest of them means nothing.
-func specialIn(x uint64) uint64 {
-	const ones, highest = 0x0101010101010101, 0x8080808080808080
-	quoteOrControl := (x ^ ones*2) - ones*0x21 // 2 is what tells a quote (0x22) from a space, the first after the control characters
-	backslash := (x ^ ones*'\\') - ones
-	return (quoteOrControl | backslash | x) & highest
+// runesEnd returns where the characters end that are not ASCII, of which the first is text[i]; negative: they are not UTF-8.
+func runesEnd(text []byte, i int) int {
+	for i < len(text) && text[i] >= utf8.RuneSelf {
+		_, n := utf8.DecodeRune(text[i:])
+		if n == 1 {
+			return -1
+		}
+		i += n
+	}
+	return i
 }
 
 // escapeLen returns how long the escape is that text begins with, behind the backslash; 0: there is none.

@@ -1,6 +1,7 @@
 package jsonscan_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -74,6 +75,34 @@ func TestScanSeesEveryByteOfAString(t *testing.T) {
 		for at := range 19 {
 			text := []byte(`"` + strings.Repeat("x", at) + string([]byte{byte(c)}) + strings.Repeat("y", 18-at) + `"`)
 			agrees(t, text)
+		}
+	}
+}
+
+// Both ways to find special characters find all of them, in texts of every length, and read nothing that is not the text.
+func TestSpecials(t *testing.T) {
+	t.Parallel()
+	for length := range 200 {
+		for at := range length + 1 {
+			text := bytes.Repeat([]byte("x"), length)
+			want := length
+			if at < length {
+				text[at], want = "\"\\\x00\x1f\x7f\x80\xff a"[at%9], at
+				if c := text[at]; c == 0x7f || c == ' ' || c == 'a' {
+					want = length
+				}
+			}
+			for from := range min(at, 3) + 1 {
+				if got := jsonscan.NextSpecial(text, from); got != want {
+					t.Fatalf("%q from %d: got %d, want %d", text, from, got, want)
+				}
+			}
+		}
+	}
+	long := append(bytes.Repeat([]byte("x"), 5000), '"')
+	for from := 0; from < len(long); from += 7 {
+		if got := jsonscan.NextSpecial(long, from); got != 5000 {
+			t.Fatalf("from %d: got %d, want 5000", from, got)
 		}
 	}
 }

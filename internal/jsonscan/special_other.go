@@ -1,0 +1,7 @@
+//go:build !amd64
+
+package jsonscan
+
+const canClassify = false
+
+func classify(*byte, int, *uint64) {}
