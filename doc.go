@@ -19,14 +19,22 @@
 //
 // One [Client] serves a program: it is safe for concurrent use and pools its connections. [Client.Execute] is for
 // those who leave the chunks to the sinks, [Client.ExecuteAll] for many commands, [NewFromEnv] for a client that the
-// environment configures.
+// environment configures. What an [Option] says for the client, a [CallOption] may say for one call.
 //
-// When the link breaks, the command is asked for again, under the same ID, from the chunk that is wanted next. A
-// vehicle that sends everything again is compared with what was delivered, and that part is dropped ([ResumeMode],
-// [RetryPolicy]). A command that must not run twice is marked [Command].Once.
+// # When the link breaks
 //
-// Every failure is an [*Error]. It matches one of the sentinels (ErrTimeout, ErrSink, ...) under errors.Is, says how
-// far the command got, and whether the vehicle may have run it.
+// The command is asked for again, under the same ID, from the chunk that is wanted next. A vehicle that sends everything
+// again is compared with what was delivered, and that part is dropped ([ResumeMode], [RetryPolicy]). A command that
+// must not run twice is marked [Command].Once.
 //
-// Package sink has ready sinks and ways to combine them, and package vehicletest a vehicle service for tests.
+// # Errors
+//
+// Every failure is an [*Error]. It matches one of the sentinels ([ErrTimeout], [ErrSink], ...) under errors.Is, says how
+// far the command got, and whether the vehicle may have run it ([Error.MayHaveRun]).
+//
+// # Packages
+//
+// Package [github.com/sovd-go/vehicle/sink] has ready sinks and ways to combine them; below it are those for PostgreSQL
+// (pgsink), Redis (redissink), Prometheus (promsink) and OpenTelemetry (otelsink). Package
+// [github.com/sovd-go/vehicle/vehicletest] is a vehicle service for tests.
 package vehicle

@@ -348,7 +348,7 @@ func WithMetadata(md metadata.MD) CallOption {
 	})
 }
 
-// WithConcurrency is how many commands [Client.ExecuteAll] runs at once; the default is 64.
+// WithConcurrency is how many commands [Client.ExecuteAll] runs at once; the default is 64, the least is 1.
 func WithConcurrency(n int) CallOption {
 	return callOption(func(c *callConfig) { c.concurrency = n })
 }

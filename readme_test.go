@@ -156,3 +156,32 @@ var imports = []string{
 	"google.golang.org/grpc", "google.golang.org/grpc/keepalive",
 	modulePath, modulePath + "/sink", modulePath + "/vehiclepb", modulePath + "/vehicletest",
 }
+
+// The README's tables have every option and every variable, and docs/how-it-works.md names files that are there.
+func TestTheDocumentsKeepUpWithTheCode(t *testing.T) {
+	t.Parallel()
+	readme := read(t, "README.md")
+	for _, source := range []struct{ file, pattern string }{
+		{"options.go", `(?m)^func (With\w+)\(`},
+		{"env.go", `"(VEHICLE_\w+)"`},
+	} {
+		names := regexp.MustCompile(source.pattern).FindAllStringSubmatch(read(t, source.file), -1)
+		if len(names) < 8 {
+			t.Errorf("got %d names in %s, want more: are they found at all?", len(names), source.file)
+		}
+		for _, name := range names {
+			if !regexp.MustCompile("`" + name[1] + "[`(]").MatchString(readme) {
+				t.Errorf("README.md: got nothing about %s of %s", name[1], source.file)
+			}
+		}
+	}
+	files := regexp.MustCompile("`([a-z*]+\\.go)`").FindAllStringSubmatch(read(t, "docs/how-it-works.md"), -1)
+	if len(files) < 10 {
+		t.Errorf("got %d files in docs/how-it-works.md, want more: are they found at all?", len(files))
+	}
+	for _, file := range files {
+		if found, err := filepath.Glob(file[1]); err != nil || len(found) == 0 {
+			t.Errorf("docs/how-it-works.md: got no file %s", file[1])
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,7 +46,7 @@ func TestTroubleshootingQuotesWhatIsSeen(t *testing.T) {
 			if len(strings.ReplaceAll(quote, "…", "")) < 16 {
 				t.Errorf("quote %q says too little", quote)
 			}
-			if !matchesAny(pattern, seen) {
+			if !slices.ContainsFunc(seen, pattern.MatchString) {
 				t.Errorf("quote %q: got nothing like it from the code", quote)
 			}
 		}
@@ -53,15 +54,6 @@ func TestTroubleshootingQuotesWhatIsSeen(t *testing.T) {
 	if quotes < 40 {
 		t.Errorf("got %d quotes, want more: are they found at all?", quotes)
 	}
-}
-
-func matchesAny(pattern *regexp.Regexp, texts []string) bool {
-	for _, text := range texts {
-		if pattern.MatchString(text) {
-			return true
-		}
-	}
-	return false
 }
 
 // startTexts are the errors of clients that cannot be made.
@@ -142,15 +134,15 @@ func main() {
 	if err := os.WriteFile(overlayFile, list, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-overlay", overlayFile, "-o", program, "./internal/conflict") //nolint:gosec // G204: our own words
+	build := exec.CommandContext(t.Context(), "go", "build", "-overlay", overlayFile, "-o", program, "./internal/conflict")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	out, err := exec.CommandContext(t.Context(), program).CombinedOutput() //nolint:gosec // G204: what was built above
+	out, err := exec.CommandContext(t.Context(), program).CombinedOutput()
 	if err == nil {
 		t.Errorf("two copies of the contract: got a program that runs, want it to panic: %s", out)
 	}
-	warned := exec.CommandContext(t.Context(), program) //nolint:gosec // G204: the same
+	warned := exec.CommandContext(t.Context(), program)
 	warned.Env = append(os.Environ(), "GOLANG_PROTOBUF_REGISTRATION_CONFLICT=warn")
 	if out, err := warned.Output(); err != nil || string(out) != "<nil> <nil> ReadDTC\n" {
 		t.Errorf("two copies with warn: got %q, error %v, want that both work", out, err)

@@ -14,6 +14,6 @@
 //	sink.Chain(store, sink.BestEffort(announce, countAndLog))
 //
 // The sinks of this package may be used by several commands, and by several clients, at once. Errors of
-// their own hold no payloads and no parameters. Sinks for PostgreSQL, Redis and Prometheus are
-// in packages of their own. To check a sink that you write, run vehicletest.TestSink.
+// their own hold no payloads and no parameters. Sinks for PostgreSQL, Redis, Prometheus and OpenTelemetry are in packages
+// of their own, below this one. To check a sink that you write, run vehicletest.TestSink.
 package sink

@@ -23,5 +23,6 @@
 // An in-memory server made inside a testing/synctest bubble lives on the bubble's clock: hours of
 // silence take milliseconds. What is about sockets (resets, TLS) wants [WithTCP], outside bubbles.
 //
-// Programs use [Start] instead of [NewServer], and close the server themselves.
+// Programs use [Start] instead of [NewServer], and close the server themselves. [NewCA] issues certificates for servers
+// with TLS, and [TestSink] checks that a sink keeps the rules of [vehicle.Sink].
 package vehicletest

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/sink"
 	"github.com/sovd-go/vehicle/vehicletest"
 )
 
@@ -152,4 +155,51 @@ func ExampleStep() {
 	// {"rpm":801}
 	// {"rpm":802}
 	// {"rpm":0}
+}
+
+// The test of a sink. Where the sink cannot be read back, leave Read out: then its behaviour is tested, and not what it
+// kept.
+func ExampleTestSink() {
+	_ = func(t *testing.T) { // func TestMySink(t *testing.T), in your package
+		vehicletest.TestSink(t, func(*testing.T) vehicletest.Harness {
+			s := new(sink.Memory) // yours
+			read := func(_ context.Context, id uuid.UUID) ([]vehicle.Chunk, vehicle.Status, error) {
+				return s.Chunks(id), s.Status(id), nil
+			}
+			return vehicletest.Harness{Sink: s, Read: read}
+		})
+	}
+}
+
+// A server with mutual TLS and certificates that rotate. In a test, NewCA(t) makes a CA whose folder goes with the test.
+func ExampleMakeCA() {
+	dir, err := os.MkdirTemp("", "ca")
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	ca, err := vehicletest.MakeCA(dir)
+	if err != nil {
+		panic(err)
+	}
+	server, err := vehicletest.Start(vehicletest.WithTCP(), vehicletest.WithMutualTLS(ca))
+	if err != nil {
+		panic(err)
+	}
+	defer server.Close()
+	for range 2 {
+		client, err := vehicle.New(server.Target(), server.Options()...) // with the folder's certificates
+		if err != nil {
+			panic(err)
+		}
+		res, err := client.Execute(context.Background(), vehicle.Command{VehicleID: uuid.New(), Name: "ClearDTC"})
+		fmt.Println(res.Status, err)
+		_ = client.Close()
+		if err := ca.Rotate(); err != nil { // a new authority, new certificates on both sides
+			panic(err)
+		}
+	}
+	// Output:
+	// completed <nil>
+	// completed <nil>
 }
