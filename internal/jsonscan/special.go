@@ -23,7 +23,7 @@ const (
 
 // near has a bit set for each special character from text[i] to the end of its block; none where that is not known.
 func (s *specials) near(i int) uint64 {
-	k := uint(i - s.base) //nolint:gosec // G115: what is before the window is far behind it
+	k := uint(i - s.base)
 	if k >= s.size {
 		return 0
 	}
@@ -36,7 +36,7 @@ func (s *specials) search(i int) int {
 		return nextSpecial(s.text, i)
 	}
 	for i < len(s.text) {
-		if uint(i-s.base) >= s.size { //nolint:gosec // G115: as in near
+		if uint(i-s.base) >= s.size {
 			s.look(i)
 		}
 		if mask := s.near(i); mask != 0 {
@@ -61,7 +61,7 @@ func (s *specials) look(i int) {
 		classify(&last[0], 1, &s.masks[n])
 		n++
 	}
-	s.size = uint(n * blockLen) //nolint:gosec // G115: a small number
+	s.size = uint(n * blockLen)
 }
 
 // spaces stand behind the text in its last block: they are not special.
