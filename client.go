@@ -80,8 +80,11 @@ func (c *Client) Execute(ctx context.Context, cmd Command, opts ...CallOption) (
 // Stream prepares cmd to be run by the loop over the stream's [Stream.Chunks]. Nothing starts before; what is
 // wrong with cmd or opts is the loop's error.
 func (c *Client) Stream(ctx context.Context, cmd Command, opts ...CallOption) *Stream {
-	s := &Stream{client: c, ctx: ctx, cmd: cmd}
-	s.call, s.err = c.config.call.with(opts)
+	s := &Stream{client: c, ctx: ctx, cmd: cmd, call: &c.config.call}
+	if len(opts) > 0 {
+		call, err := c.config.call.with(opts)
+		s.call, s.err = &call, err
+	}
 	return s
 }
 

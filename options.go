@@ -42,6 +42,7 @@ type config struct {
 	poolSize       int
 	keepalive      keepalive.ClientParameters
 	maxMessageSize int
+	receiveLimit   grpc.CallOption // the same, as gRPC wants it
 	logger         *slog.Logger
 	dialOptions    []grpc.DialOption
 	call           callConfig
@@ -92,6 +93,7 @@ func (c config) with(opts []Option) (config, error) {
 			opt.applyClient(&c)
 		}
 	}
+	c.receiveLimit = grpc.MaxCallRecvMsgSize(c.maxMessageSize)
 	return c, errors.Join(
 		c.security.validate(),
 		atLeast("WithPoolSize", c.poolSize, 1),
@@ -106,10 +108,6 @@ func (c callConfig) with(opts []CallOption) (callConfig, error) {
 	if len(opts) == 0 {
 		return c, nil
 	}
-	return c.withSome(opts)
-}
-
-func (c callConfig) withSome(opts []CallOption) (callConfig, error) {
 	c = c.fork()
 	for _, opt := range opts {
 		if opt != nil {

@@ -128,7 +128,7 @@ type attempts struct {
 	sinks     *delivery
 	pool      *pool
 	farewells *farewells
-	opts      []grpc.CallOption
+	opts      [3]grpc.CallOption
 	request   *vehiclepb.CommandRequest
 	until     atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
 
@@ -275,7 +275,7 @@ func (a *attempts) connect(at *attempt) (err error) {
 	if a.made > 1 && a.order.count > 0 {
 		headers = append(headers, "x-sovd-resume-from", strconv.FormatInt(a.order.next, 10))
 	}
-	at.ClientStream, at.place, err = a.pool.open(metadata.AppendToOutgoingContext(at.ctx, headers...), func() { at.cancel(errMoved) }, a.opts)
+	at.ClientStream, at.place, err = a.pool.open(metadata.AppendToOutgoingContext(at.ctx, headers...), func() { at.cancel(errMoved) }, a.opts[:])
 	return err
 }
 

@@ -24,7 +24,7 @@ type Stream struct {
 	client *Client
 	ctx    context.Context //nolint:containedctx // the loop that runs the command has no ctx of its own
 	cmd    Command
-	call   callConfig
+	call   *callConfig
 	err    error // what was wrong with the options
 	used   atomic.Bool
 	result atomic.Pointer[Result]
@@ -106,7 +106,7 @@ const (
 )
 
 func newRun(s *Stream) *run {
-	r := &run{client: s.client, call: &s.call, startedAt: time.Now(), done: make(chan struct{})}
+	r := &run{client: s.client, call: s.call, startedAt: time.Now(), done: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancelCause(s.ctx)
 	return r
 }
@@ -138,7 +138,7 @@ func (r *run) start(s *Stream) *Error {
 		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call, once: r.cmd.Once,
 		cmd: &r.cmd.Command, log: log, order: &r.order, wire: &r.wire, sinks: &r.sinks, request: r.cmd.request,
 		pool: r.client.pool, farewells: &r.client.farewells,
-		opts: []grpc.CallOption{grpc.StaticMethod(), grpc.ForceCodecV2(&r.wire), grpc.MaxCallRecvMsgSize(r.client.config.maxMessageSize)},
+		opts: [...]grpc.CallOption{grpc.StaticMethod(), r.client.config.receiveLimit, grpc.ForceCodecV2(&r.wire)},
 	}
 	r.receive()
 	return nil
