@@ -118,13 +118,12 @@ func isWrapper(s Sink) bool {
 }
 
 func (os observers) tagCommand(ctx context.Context, cmd Command, log commandLog) context.Context {
-	if len(os) == 0 {
-		return ctx
-	}
-	ctx = sinkcall.With(ctx, func(sink any, method string, took time.Duration, err error) {
-		os.observe(ctx, SinkCalled{Sink: typeName(sink), Method: method, Took: took, Err: err}, log)
+	var tagged context.Context
+	reported := sinkcall.With(ctx, func(sink any, method string, took time.Duration, err error) {
+		os.observe(tagged, SinkCalled{Sink: typeName(sink), Method: method, Took: took, Err: err}, log)
 	})
-	return os.tag(ctx, log, func(o Observer, ctx context.Context) context.Context { return o.TagCommand(ctx, cmd) })
+	tagged = os.tag(reported, log, func(o Observer, ctx context.Context) context.Context { return o.TagCommand(ctx, cmd) })
+	return tagged
 }
 
 func (os observers) tagAttempt(ctx context.Context, at Attempt, log commandLog) context.Context {

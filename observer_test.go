@@ -42,6 +42,13 @@ func (w *watcher) TagAttempt(ctx context.Context, at vehicle.Attempt) context.Co
 }
 
 func (w *watcher) Observe(ctx context.Context, e vehicle.Event) {
+	switch e.(type) {
+	case vehicle.ClientOpened, vehicle.ClientClosed:
+	default:
+		if ctx.Value(mark("command")) != w.name {
+			w.note("an event in a context without the command's tag")
+		}
+	}
 	switch e := e.(type) {
 	case vehicle.CommandEnded:
 		w.note("command ended: %s, %d chunks, %d replayed", e.Result.Status, e.Result.Chunks, e.Result.Replayed)

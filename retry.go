@@ -19,8 +19,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-
-	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
 // RetryPolicy says how often and when an attempt is repeated. The zero value of a field means its
@@ -121,7 +119,6 @@ type attempts struct {
 	ctx       context.Context //nolint:containedctx // the command's
 	cmd       *Command
 	call      *callConfig
-	once      bool
 	log       commandLog
 	order     *sequencer
 	wire      *codec
@@ -129,7 +126,6 @@ type attempts struct {
 	pool      *pool
 	farewells *farewells
 	opts      [3]grpc.CallOption
-	request   *vehiclepb.CommandRequest
 	until     atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
 
 	current    *attempt // nil: none is open
@@ -237,7 +233,7 @@ func (a *attempts) open() error {
 	}
 	a.mayHaveRun = true
 	at.sent = true
-	if err := at.SendMsg(a.request); err != nil && err != io.EOF { //nolint:errorlint // io.EOF: RecvMsg has the reason
+	if err := at.SendMsg(a.wire.request); err != nil && err != io.EOF { //nolint:errorlint // io.EOF: RecvMsg has the reason
 		at.sent = false
 		a.mayHaveRun = at.ran
 		return err
@@ -481,7 +477,7 @@ func (a *attempts) again(f failure) (time.Duration, bool) {
 	}
 	switch {
 	case f.permanent, f.never,
-		a.once && a.mayHaveRun,
+		a.cmd.Once && a.mayHaveRun,
 		a.call.resume == ResumeNever && a.order.count > 0:
 		return 0, false
 	case f.pings && a.free < freeRetries:

@@ -128,15 +128,17 @@ func (r *run) start(s *Stream) *Error {
 	log := commandLog{logger: r.client.log, cmd: &r.cmd.Command}
 	r.sinks.sinks, r.sinks.log = r.call.sinks, log
 	r.order.init(r.call.reorderWindow, r.call.resume)
-	r.ctx = r.call.observers.tagCommand(r.ctx, r.cmd.Command, log)
-	r.tagged = true
+	if len(r.call.observers) > 0 {
+		r.ctx = r.call.observers.tagCommand(r.ctx, r.cmd.Command, log)
+		r.tagged = true
+	}
 	if e := r.sinks.begin(r.ctx, r.cmd.Command); e != nil {
 		return e
 	}
 	r.wire.init(r.client.config.maxMessageSize, r.cmd.request)
 	r.attempts = attempts{
-		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call, once: r.cmd.Once,
-		cmd: &r.cmd.Command, log: log, order: &r.order, wire: &r.wire, sinks: &r.sinks, request: r.cmd.request,
+		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call,
+		cmd: &r.cmd.Command, log: log, order: &r.order, wire: &r.wire, sinks: &r.sinks,
 		pool: r.client.pool, farewells: &r.client.farewells,
 		opts: [...]grpc.CallOption{grpc.StaticMethod(), r.client.config.receiveLimit, grpc.ForceCodecV2(&r.wire)},
 	}
