@@ -215,6 +215,37 @@ func TestInABrowserTheLinkIsCutAndBothTabsShowEachChunkOnce(t *testing.T) {
 	}
 }
 
+// An answer about the attempts that comes late, when the command has ended, does not take back what the page said.
+func TestInABrowserTheEndStays(t *testing.T) {
+	t.Parallel()
+	c := start(t, mock, tunnels())
+	_, tab := startBrowser(t, c.url)
+	tab.must(tab.page.Eval(tab.ctx, `(() => {
+		const real = window.fetch;
+		window.late = 0;
+		window.fetch = async (url, ...rest) => {
+			const response = await real(url, ...rest);
+			if (!String(url).includes("/attempts")) return response;
+			const text = await response.text();
+			if (JSON.parse(text).attempts?.length > 1 && window.late === 0) { // it is under way again
+				window.late = 1;
+				while (!document.querySelector("#status").textContent.includes("completed")) await new Promise((go) => setTimeout(go, 10));
+				await new Promise((go) => setTimeout(go, 100));
+			}
+			return new Response(text, response);
+		};
+	})()`, nil))
+	tab.choose(longCommand)
+	tab.click("#run")
+	tab.waitChunks(6)
+	tab.click("#cut")
+	tab.wait("document.querySelectorAll('#attempts > li').length >= 2") // the late answer has been shown
+	if got := tab.text("#news"); !strings.HasPrefix(got, "Completed") {
+		t.Errorf("got %q, want the page to go on saying that the command completed", got)
+	}
+	tab.quiet()
+}
+
 // photograph takes the picture that the documents show.
 func (t tab) photograph(path string) {
 	t.tb.Helper()

@@ -14,6 +14,7 @@ const hints = {
 let stop = () => {}; // following
 let expected = null; // the next sequence number
 let counts;
+let ended; // the last event has been shown
 
 byId("command").addEventListener("change", showFields);
 byId("ask").addEventListener("submit", async (event) => {
@@ -82,6 +83,7 @@ function show() {
 }
 
 function clear() {
+  ended = false;
   expected = null;
   counts = { chunks: 0, missing: 0, repeated: 0 };
   byId("chunks").replaceChildren();
@@ -132,6 +134,7 @@ function row(chunk) {
 }
 
 function showEnd(event) {
+  ended = true;
   setStatus(event.status);
   const inOrder = counts.missing + counts.repeated === 0 ? "each once and in order" : "not each once and in order";
   if (event.status === "completed") {
@@ -145,7 +148,7 @@ function showEnd(event) {
 function showAttempts({ news, number, outcome }) {
   byId("attempt-count").textContent = outcome ? outcome.attempts : number;
   byId("replayed").textContent = outcome ? outcome.replayed : attempts.replayed;
-  if (news && !outcome) {
+  if (news && !outcome && !ended) { // what is asked for before the end may be answered after it
     say(news);
   }
   for (const item of byId("chunks").children) {
