@@ -287,13 +287,16 @@ func (at *attempt) begin() {
 	} else {
 		at.ctx, at.stop = context.WithDeadline(ctx, at.deadline)
 	}
+	if at.cause != nil { // it was ended while it was moving
+		at.stop()
+	}
 }
 
-// cancel ends the attempt's context, because of cause.
+// cancel ends the attempt's context, because of cause. The first one counts, but a move gives way to any other.
 func (at *attempt) cancel(cause error) {
 	at.mu.Lock()
 	defer at.mu.Unlock()
-	if at.cause == nil {
+	if at.cause == nil || at.cause == errMoved { //nolint:errorlint // ours, never wrapped
 		at.cause = cause
 	}
 	at.stop()
