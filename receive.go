@@ -30,12 +30,17 @@ type receiver struct {
 
 // receive implements source.
 func (r *receiver) receive() (ready []Chunk, err *Error) {
-	panicked := within.Call(func() error { ready, err = r.advance(); return nil }) // an interceptor of the caller's, for example
+	panicked := within.Call(func() error { ready, err = r.advance(); return nil })
 	if panicked != nil {
-		r.attempts.log.log(context.Background(), slog.LevelError, "vehicle: receiving panicked", slog.String("error", panicked.Error()))
-		err = newError(ErrInternal, sanitize(panicked.Error()), panicked)
+		err = r.broke(panicked)
 	}
 	return ready, err
+}
+
+// broke is the error of a panic: of an interceptor of the caller's, for example.
+func (r *receiver) broke(panicked error) *Error {
+	r.attempts.log.log(context.Background(), slog.LevelError, "vehicle: receiving panicked", slog.String("error", panicked.Error()))
+	return newError(ErrInternal, sanitize(panicked.Error()), panicked)
 }
 
 // advance receives messages until they make chunks ready.

@@ -144,7 +144,7 @@ type attempts struct {
 type attempt struct {
 	grpc.ClientStream
 	place     *place
-	described *Attempt        // nil without observers
+	described *described      // nil without observers
 	parent    context.Context //nolint:containedctx // the command's, with what observers added
 	ctx       context.Context //nolint:containedctx // the attempt's
 	unfollow  func() bool     // stops following the command's context
@@ -157,6 +157,12 @@ type attempt struct {
 	mu    sync.Mutex
 	stop  context.CancelFunc // of ctx
 	cause error              // why it was called; nil: it was not
+}
+
+// described is what observers know of an attempt.
+type described struct {
+	Attempt
+	since time.Time // when it began
 }
 
 var errIdle = errors.New("vehicle: no chunk within the idle timeout")
@@ -210,16 +216,11 @@ func (a *attempts) open() error {
 	if !at.deadline.IsZero() {
 		a.until.Store(at.deadline.UnixNano())
 	}
-	at.parent = a.ctx
-	if len(a.call.observers) > 0 {
-		at.described = a.describe()
-		at.parent = a.call.observers.tagAttempt(a.ctx, *at.described, a.log)
-	}
+	a.announce(at)
 	at.begin()
 	at.unfollow = context.AfterFunc(a.ctx, func() { at.cancel(context.Cause(a.ctx)) })
 	at.waitFrom(a.call.idleTimeout)
 	defer at.waited()
-	start := a.clock()
 	err := a.connect(at)
 	for err == errMoved && at.moved() { //nolint:errorlint // the pool's own, never wrapped
 		at.begin()
@@ -228,9 +229,7 @@ func (a *attempts) open() error {
 	if err != nil {
 		return err
 	}
-	if len(a.call.observers) > 0 {
-		a.call.observers.observe(at.ctx, StreamOpened{*at.described, time.Since(start)}, a.log)
-	}
+	a.opened(at)
 	a.mayHaveRun = true
 	at.sent = true
 	if err := at.SendMsg(a.wire.request); err != nil && err != io.EOF { //nolint:errorlint // io.EOF: RecvMsg has the reason
@@ -241,27 +240,31 @@ func (a *attempts) open() error {
 	return at.CloseSend()
 }
 
-// clock is the time, where an observer wants to know it.
-func (a *attempts) clock() time.Time {
+// announce tells the observers of an attempt, and gives it the context that they made. It and the two below are no part of
+// open, whose frame is the deepest part of a goroutine's stack that 10,000 waiting commands have.
+func (a *attempts) announce(at *attempt) {
+	at.parent = a.ctx
 	if len(a.call.observers) == 0 {
-		return time.Time{}
+		return
 	}
-	return time.Now()
-}
-
-// describe says of the current attempt what observers want to know.
-func (a *attempts) describe() *Attempt {
-	d := &Attempt{Command: *a.cmd, Number: a.made}
+	at.described = &described{Attempt{Command: *a.cmd, Number: a.made}, time.Now()}
 	if a.made > 1 && a.order.count > 0 {
-		d.ResumeFrom = int32(a.order.next) //nolint:gosec // G115: a sequence number
+		at.described.ResumeFrom = int32(a.order.next) //nolint:gosec // G115: a sequence number
 	}
-	return d
+	at.parent = a.call.observers.tagAttempt(a.ctx, at.described.Attempt, a.log)
 }
 
-// ended tells the observers that the current attempt has.
+// opened tells the observers that an attempt has its stream.
+func (a *attempts) opened(at *attempt) {
+	if len(a.call.observers) > 0 {
+		a.call.observers.observe(at.ctx, StreamOpened{at.described.Attempt, time.Since(at.described.since)}, a.log)
+	}
+}
+
+// ended tells the observers that an attempt has.
 func (a *attempts) ended(at *attempt, code codes.Code, err error) {
 	if len(a.call.observers) > 0 {
-		a.call.observers.observe(at.ctx, AttemptEnded{*at.described, code, err}, a.log)
+		a.call.observers.observe(at.ctx, AttemptEnded{at.described.Attempt, code, err}, a.log)
 	}
 }
 
@@ -355,7 +358,7 @@ func (a *attempts) failed(err error) *Error {
 		return f.Error
 	}
 	if len(a.call.observers) > 0 {
-		a.call.observers.observe(a.ctx, Retrying{*at.described, f.Code, delay}, a.log)
+		a.call.observers.observe(a.ctx, Retrying{at.described.Attempt, f.Code, delay}, a.log)
 	}
 	a.log.log(a.ctx, slog.LevelInfo, "vehicle: retrying",
 		slog.Int("attempt", a.made), slog.String("code", f.Code.String()), slog.Duration("delay", delay))
