@@ -3,6 +3,7 @@ package jsonscan_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -26,6 +27,8 @@ func TestScan(t *testing.T) {
 		"an exponent is valid":                         {`[1e5,1E+5,1.5e-7,0e0]`, jsonscan.Valid},
 		"a NUL that is escaped is valid":               {`"WVW\u0000"`, jsonscan.Valid},
 		"a lone surrogate is valid":                    {`"\ud800"`, jsonscan.Valid},
+		"64 levels are plain":                          {nested(64), jsonscan.Plain},
+		"65 levels are plain":                          {nested(65), jsonscan.Plain},
 		"512 levels are plain":                         {nested(512), jsonscan.Plain},
 		"513 levels are valid":                         {nested(513), jsonscan.Valid},
 		"levels beyond the first ones keep their kind": {strings.Repeat(`[{"a":`, 300) + "1" + strings.Repeat("}]", 300), jsonscan.Valid},
@@ -56,6 +59,7 @@ func TestScan(t *testing.T) {
 		"a bracket that is not closed is invalid":      {`[1`, jsonscan.Invalid},
 		"a bracket too many is invalid":                {`[1]]`, jsonscan.Invalid},
 		"half a word is invalid":                       {`tru`, jsonscan.Invalid},
+		"NULs are invalid":                             {"\x00\x00\x00\x00\x00\x00", jsonscan.Invalid},
 		"NaN is invalid":                               {`NaN`, jsonscan.Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,42 +72,53 @@ func TestScan(t *testing.T) {
 	}
 }
 
-// Wherever a special character stands in the eight bytes that are looked at together, it is seen.
-func TestScanSeesEveryByteOfAString(t *testing.T) {
+// Wherever a character stands among those that are looked at together, it is seen: inside of a string, and outside.
+func TestScanSeesEveryByte(t *testing.T) {
 	t.Parallel()
+	const length = 70
 	for c := range 256 {
-		for at := range 19 {
-			text := []byte(`"` + strings.Repeat("x", at) + string([]byte{byte(c)}) + strings.Repeat("y", 18-at) + `"`)
-			agrees(t, text)
+		for at := range length {
+			for _, text := range []string{"xyz", "\"a\",", "{\"a\": 1},", " "} {
+				line := []byte(strings.Repeat(text, length/len(text)+2)[:length+1])
+				line[at] = byte(c)
+				agrees(t, []byte(`"`+string(line)+`"`))
+				agrees(t, []byte(`[`+string(line)+`]`))
+				agrees(t, []byte(`[`+string(line)+` 0]`))
+			}
 		}
 	}
 }
 
-// Both ways to find special characters find all of them, in texts of every length, and read nothing that is not the text.
-func TestSpecials(t *testing.T) {
+// Each pair and each triple of tokens is judged alike, with and without space, in one block and across the border of two.
+func TestScanKnowsWhatMayFollowWhat(t *testing.T) {
 	t.Parallel()
-	for length := range 200 {
-		for at := range length + 1 {
-			text := bytes.Repeat([]byte("x"), length)
-			want := length
-			if at < length {
-				text[at], want = "\"\\\x00\x1f\x7f\x80\xff a"[at%9], at
-				if c := text[at]; c == 0x7f || c == ' ' || c == 'a' {
-					want = length
-				}
-			}
-			for from := range min(at, 3) + 1 {
-				if got := jsonscan.NextSpecial(text, from); got != want {
-					t.Fatalf("%q from %d: got %d, want %d", text, from, got, want)
+	tokens := []string{"{", "}", "[", "]", ":", ",", `"k"`, `""`, "1", "-0.5", "true", "x", `"a":1`, `"a":[]`}
+	for _, before := range []string{"", strings.Repeat(" ", 55), strings.Repeat(" ", 60), strings.Repeat(" ", 63)} {
+		for _, space := range []string{"", " ", "\n\t"} {
+			for _, frame := range [][2]string{{"", ""}, {"[", "]"}, {"{", "}"}, {`{"o":`, "}"}, {"[0,", ",0]"}, {`{"a":0,`, "}"}} {
+				for _, a := range tokens {
+					for _, b := range tokens {
+						for _, c := range append(tokens, "") {
+							agrees(t, []byte(before+frame[0]+strings.Join([]string{a, b, c}, space)+frame[1]))
+						}
+					}
 				}
 			}
 		}
 	}
-	long := append(bytes.Repeat([]byte("x"), 5000), '"')
-	for from := 0; from < len(long); from += 7 {
-		if got := jsonscan.NextSpecial(long, from); got != 5000 {
-			t.Fatalf("from %d: got %d, want 5000", from, got)
+}
+
+// A valid text of several blocks in which one character is another one, is missing, or has one before it.
+func TestScanSeesEachChange(t *testing.T) {
+	t.Parallel()
+	text := `[` + fault(7) + `, "\\\"\\", ` + fault(9) + `]`
+	for at := range len(text) {
+		for _, c := range "{}[]:,\" \\\n0-.etn\x00\x1f\u00fc" {
+			agrees(t, []byte(text[:at]+string(c)+text[at+1:]))
+			agrees(t, []byte(text[:at]+string(c)+text[at:]))
 		}
+		agrees(t, []byte(text[:at]+text[at+1:]))
+		agrees(t, []byte(text[:at]))
 	}
 }
 
@@ -128,37 +143,85 @@ func FuzzScan(f *testing.F) {
 func agrees(t *testing.T, text []byte) {
 	t.Helper()
 	got := jsonscan.Scan(text)
-	if want := json.Valid(text) && utf8.Valid(text); (got != jsonscan.Invalid) != want {
-		t.Errorf("got %v of %.100q, want valid to be %t", got, text, want)
+	want := json.Valid(text) && utf8.Valid(text)
+	if (got != jsonscan.Invalid) != want {
+		t.Errorf("got %v of %.200q, want valid to be %t", got, text, want)
+	}
+	tokens := jsonscan.ScanTokens(text)
+	if tokens != got {
+		t.Errorf("got %v of %.200q, and %v token by token", got, text, tokens)
+	}
+	if !jsonscan.CanScanBlocks() {
+		return
+	}
+	if blocks := jsonscan.ScanBlocks(text); blocks != tokens && (blocks != jsonscan.Invalid || depth(text) <= jsonscan.BlocksDepth) {
+		t.Errorf("got %v of %.200q block by block, and %v token by token", blocks, text, tokens)
 	}
 }
 
-func BenchmarkScan(b *testing.B) {
-	fault := `{"code":"P0420","fault_name":"Catalyst efficiency below threshold","severity":2,"display_code":"P0420-00",` +
-		`"status":{"testFailed":"1","confirmedDTC":"1","aggregatedStatus":"active"},"occurrences":12,"mileage":10423}`
-	for _, bench := range []struct{ name, text string }{
-		{"200B", fault},
-		{"4KiB of faults", `{"items":[` + strings.Repeat(fault+",", 18) + fault + `]}`},
-		{"4KiB of snapshot", `{"snapshot":"` + strings.Repeat("0f1a", 1020) + `"}`},
-		{"4KiB of numbers", `[` + strings.Repeat("12.75,-3,1048576,", 240) + `0]`},
-		{"4KiB not ASCII", `"` + strings.Repeat("Größe 车 ", 340) + `"`},
-	} {
-		text := []byte(bench.text)
-		b.Run(bench.name+"/json.Valid", func(b *testing.B) {
-			b.SetBytes(int64(len(text)))
-			for b.Loop() {
-				if !json.Valid(text) || !utf8.Valid(text) {
-					b.Fatal("got invalid")
-				}
-			}
-		})
-		b.Run(bench.name+"/Scan", func(b *testing.B) {
-			b.SetBytes(int64(len(text)))
-			for b.Loop() {
-				if jsonscan.Scan(text) != jsonscan.Plain {
-					b.Fatal("got another verdict than Plain")
-				}
-			}
-		})
+// depth is how deep a valid text is nested.
+func depth(text []byte) (deepest int) {
+	depth := 0
+	for decoder := json.NewDecoder(bytes.NewReader(text)); ; {
+		switch token, err := decoder.Token(); {
+		case err != nil:
+			return deepest
+		case token == json.Delim('{') || token == json.Delim('['):
+			depth++
+			deepest = max(deepest, depth)
+		case token == json.Delim('}') || token == json.Delim(']'):
+			depth--
+		}
 	}
+}
+
+// BenchmarkScan compares with json.Valid, on texts that differ from one another as answers do: a branch that is always the same
+// costs nothing.
+func BenchmarkScan(b *testing.B) {
+	one := func(text string) func(int) string { return func(int) string { return text } }
+	for _, bench := range []struct {
+		name string
+		text func(i int) string
+	}{
+		{"200B", fault},
+		{"4KiB of faults", func(i int) string {
+			list := make([]string, 18)
+			for k := range list {
+				list[k] = fault(i + k)
+			}
+			return `{"items":[` + strings.Join(list, ",") + `]}`
+		}},
+		{"4KiB of snapshot", one(`{"snapshot":"` + strings.Repeat("0f1a", 1020) + `"}`)},
+		{"4KiB of numbers", one(`[` + strings.Repeat("12.75,-3,1048576,", 240) + `0]`)},
+		{"4KiB not ASCII", one(`"` + strings.Repeat("Größe 车 ", 340) + `"`)},
+	} {
+		texts := make([][]byte, 64)
+		for i := range texts {
+			texts[i] = []byte(bench.text(i))
+		}
+		for _, way := range []struct {
+			name  string
+			valid func([]byte) bool
+		}{
+			{"json.Valid", func(text []byte) bool { return json.Valid(text) && utf8.Valid(text) }},
+			{"tokens", func(text []byte) bool { return jsonscan.ScanTokens(text) == jsonscan.Plain }},
+			{"Scan", func(text []byte) bool { return jsonscan.Scan(text) == jsonscan.Plain }},
+		} {
+			b.Run(bench.name+"/"+way.name, func(b *testing.B) {
+				b.SetBytes(int64(len(texts[0])))
+				for i := 0; b.Loop(); i++ {
+					if !way.valid(texts[i%len(texts)]) {
+						b.Fatal("got something else than plain")
+					}
+				}
+			})
+		}
+	}
+}
+
+// fault is a fault as a SOVD server reports it: what tells one from another is in the lengths of numbers and words.
+func fault(i int) string {
+	return fmt.Sprintf(`{"code":"P0%d","display_code":"P0%d-%02X","severity":%d,"status":{"mask":"0x%02X","testFailed":%t,"confirmedDTC":%t,`+
+		`"pendingDTC":%t},"data":{"occurrence_counter":%d,"odometer":%d,"vehicle_speed":%v,"coolant_temperature":%v}}`,
+		420+i, 420+i, i, i%4, i, i%2 == 0, i%3 == 0, i%5 == 0, i*3, 48000+37*i, 12.5*float64(i%8), 91.5-float64(i))
 }
