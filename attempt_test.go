@@ -30,8 +30,8 @@ func TestAnAttemptThatMovesCanBeEnded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			at := &attempt{parent: t.Context(), deadline: time.Now().Add(test.deadline)}
-			at.begin()
+			at := new(attempt)
+			at.begin(nil, t.Context(), time.Now().Add(test.deadline))
 			defer func() { at.cancel(context.Canceled) }()
 			for _, step := range test.steps {
 				switch step {
@@ -42,7 +42,7 @@ func TestAnAttemptThatMovesCanBeEnded(t *testing.T) {
 				case "other end":
 					at.cancel(errIdle)
 				case "begin":
-					at.begin()
+					at.again()
 				case "moved":
 					again := test.want == nil || test.steps[len(test.steps)-1] != "moved"
 					if got := at.moved(); got != again {

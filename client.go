@@ -142,7 +142,7 @@ func (c *Client) shutDown() <-chan struct{} {
 	defer c.mu.Unlock()
 	c.closed.Store(true)
 	for r := range c.runs {
-		r.cancel(ErrClosed)
+		r.stop(ErrClosed)
 		if r.turn.Load() == theirs { // its loop's body may be where we are called from
 			c.spawnLocked(r.takeOver)
 		}
@@ -183,7 +183,17 @@ func (c *Client) forget(r *run) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.runs, r)
+	r.over = true
 	c.changed.Broadcast()
+}
+
+// await waits until a run has ended.
+func (c *Client) await(r *run) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !r.over {
+		c.changed.Wait()
+	}
 }
 
 // spawn runs f in a goroutine that Close waits for.

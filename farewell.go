@@ -58,6 +58,6 @@ func (f *farewells) see() {
 
 func (w farewell) await() {
 	defer func() { _ = recover() }() // an interceptor's panic, as little to anyone as the rest
-	defer w.at.end()
+	defer w.at.cancel(context.Canceled)
 	_ = w.at.RecvMsg(w.codec.scratch()) // a message, io.EOF or a status: nothing that comes now matters
 }

@@ -37,8 +37,9 @@ var (
 
 // pool is the client's connections. Each stream goes to the least busy healthy one. It opens connections as load asks, up to size. Safe for concurrent use.
 type pool struct {
-	dial func() (*grpc.ClientConn, error)
-	size int
+	dial  func() (*grpc.ClientConn, error)
+	size  int
+	epoch time.Time // when the pool was made
 
 	mu     sync.Mutex // never held across I/O
 	conns  []*conn
@@ -57,6 +58,7 @@ type pool struct {
 // conn is one connection; its counts are guarded by the pool's mutex.
 type conn struct {
 	*grpc.ClientConn
+	pool     *pool
 	streams  int // being opened, and open
 	open     int // open; these two without those that have brought all that is wanted of them
 	ending   int // open, and they have
@@ -67,12 +69,13 @@ type conn struct {
 
 // place is one stream's place on a connection. Its fields are guarded by the pool's mutex.
 type place struct {
+	attempt  *attempt
+	opts     [4]grpc.CallOption // here, so that they need no memory of their own
 	conn     *conn
-	since    time.Time // when opening began, or was last seen to have a reason other than the server's limit
-	index    int       // in pool.opening; negative: it is not there
-	stop     func()    // gives up opening here
-	moved    bool      // because of that
-	seen     int       // streams open on the connection when last looked
+	since    time.Duration // when opening began, or was last seen to have a reason other than the server's limit; see pool.now
+	index    int           // in pool.opening; negative: it is not there
+	seen     int           // streams open on the connection when last looked
+	moved    bool          // opening here has been given up
 	open     bool
 	left     bool // the command has its answer
 	released bool // gRPC is done with the stream
@@ -81,44 +84,45 @@ type place struct {
 // newPool makes the pool and its first connection, which tells whether the options make sense. A
 // grpc.ClientConn does no I/O before its first stream.
 func newPool(size int, dial func() (*grpc.ClientConn, error)) (*pool, error) {
-	p := &pool{dial: dial, size: size, limit: streamsPerConn}
+	p := &pool{dial: dial, size: size, limit: streamsPerConn, epoch: time.Now()}
 	_, err := p.grow()
 	return p, err
 }
 
 // open opens a stream on the connection that has most room. Where the stream is kept waiting there and another
-// connection has room, stop is called, which ends ctx; the error is then errMoved, nothing has been sent, and the caller
-// asks again. Stop may be called until open returns.
-func (p *pool) open(ctx context.Context, stop func(), opts []grpc.CallOption) (grpc.ClientStream, *place, error) {
-	at, err := p.acquire(stop)
-	if err != nil {
-		return nil, nil, err
+// connection has room, its attempt is cancelled; the error is then errMoved, nothing has been sent, and the caller
+// asks again, with another place.
+func (p *pool) open(at *place) (grpc.ClientStream, error) {
+	if err := p.acquire(at); err != nil {
+		return nil, err
 	}
-	onFinish := grpc.OnFinish(func(error) { p.release(at) })
-	stream, err := at.conn.NewStream(ctx, &vehiclepb.VehicleService_ServiceDesc.Streams[0], vehiclepb.VehicleService_ExecuteCommand_FullMethodName,
-		append(slices.Clip(opts), onFinish)...)
+	stream, err := at.conn.NewStream(at.attempt.ctx, &vehiclepb.VehicleService_ServiceDesc.Streams[0], vehiclepb.VehicleService_ExecuteCommand_FullMethodName,
+		at.opts[:]...)
 	moved := p.settle(at, err == nil)
 	if err != nil {
 		p.release(at) // gRPC's callback has done it, unless an interceptor failed before gRPC was asked
 	}
 	if moved {
-		return nil, nil, errMoved // also where the stream was opened at that very moment: its context has ended
+		return nil, errMoved // also where the stream was opened at that very moment: its context has ended
 	}
-	return stream, at, err
+	return stream, err
 }
 
+// finished is gRPC's callback.
+func (at *place) finished(error) { at.conn.pool.release(at) }
+
 // acquire takes a place on the best connection.
-func (p *pool) acquire(stop func()) (*place, error) {
+func (p *pool) acquire(at *place) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, errPoolClosed
+		return errPoolClosed
 	}
 	c, rank := p.best()
 	if rank == full && len(p.conns) < p.size {
 		var err error
 		if c, err = p.grow(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if rank == broken && time.Since(c.redialed) > redialInterval {
@@ -127,16 +131,16 @@ func (p *pool) acquire(stop func()) (*place, error) {
 		c.ResetConnectBackoff()
 	}
 	c.streams++
-	at := &place{conn: c, seen: c.open, stop: stop, index: -1}
+	at.conn, at.seen, at.index = c, c.open, -1
 	if p.size > 1 {
 		p.watch(at)
 	}
-	return at, nil
+	return nil
 }
 
 // watch has an eye on a stream while it is being opened. One timer does for all.
 func (p *pool) watch(at *place) {
-	at.since, at.index = time.Now(), len(p.opening)
+	at.since, at.index = p.now(), len(p.opening)
 	p.opening = append(p.opening, at)
 	switch {
 	case p.looking:
@@ -160,13 +164,16 @@ func (p *pool) unwatch(at *place) {
 	p.opening, at.index = p.opening[:last], -1
 }
 
+// now is the time since the pool was made, which takes less space and half the time of time.Now.
+func (p *pool) now() time.Duration { return time.Since(p.epoch) }
+
 // look finds the streams that have been kept waiting for longer than our patience.
 func (p *pool) look() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, next := time.Now(), patience
+	now, next := p.now(), patience
 	for _, at := range slices.Backward(p.opening) { // kept may take it out, and puts one there that has been looked at
-		if wait := patience - now.Sub(at.since); wait > 0 {
+		if wait := patience - (now - at.since); wait > 0 {
 			next = min(next, wait)
 		} else {
 			p.kept(at, now)
@@ -179,7 +186,7 @@ func (p *pool) look() {
 
 // kept is called when opening a stream takes long. On a ready connection that means that the server takes no more
 // streams than are open. The stream moves where there is room, or waits for room anywhere.
-func (p *pool) kept(at *place, now time.Time) {
+func (p *pool) kept(at *place, now time.Duration) {
 	c := at.conn
 	if c.GetState() != connectivity.Ready || c.open > at.seen { // nothing to do with the server's limit, or below it
 		at.seen, at.since = c.open, now
@@ -198,7 +205,7 @@ func (p *pool) kept(at *place, now time.Time) {
 // move has the stream opened elsewhere.
 func (at *place) move() {
 	at.moved = true
-	at.stop()
+	at.attempt.cancel(errMoved)
 }
 
 // betterOn says whether the stream should move to c: it has room, or is less busy, which shows whether it has.
@@ -306,7 +313,7 @@ func (p *pool) grow() (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{ClientConn: cc, limit: p.limit}
+	c := &conn{ClientConn: cc, pool: p, limit: p.limit}
 	p.conns = append(p.conns, c)
 	return c, nil
 }

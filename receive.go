@@ -39,7 +39,7 @@ func (r *receiver) receive() (ready []Chunk, err *Error) {
 
 // broke is the error of a panic: of an interceptor of the caller's, for example.
 func (r *receiver) broke(panicked error) *Error {
-	r.attempts.log.log(context.Background(), slog.LevelError, "vehicle: receiving panicked", slog.String("error", panicked.Error()))
+	r.attempts.sinks.log.log(context.Background(), slog.LevelError, "vehicle: receiving panicked", slog.String("error", panicked.Error()))
 	return newError(ErrInternal, sanitize(panicked.Error()), panicked)
 }
 

@@ -30,7 +30,7 @@ func (p *pool) replace() (used []*conn) {
 		if err != nil {
 			return used // impossible: the same options made the old one
 		}
-		p.conns[i] = &conn{ClientConn: cc, limit: old.limit}
+		p.conns[i] = &conn{ClientConn: cc, pool: p, limit: old.limit}
 		if old.GetState() != connectivity.Idle {
 			used = append(used, p.conns[i])
 		}

@@ -116,17 +116,15 @@ func (p RetryPolicy) schedule() *backoff.ExponentialBackOff {
 // attempts follow each other. Everything that knows what a chunk is stays above it, in the sequencer. It is used
 // by one goroutine at a time.
 type attempts struct {
-	ctx       context.Context //nolint:containedctx // the command's
-	cmd       *Command
-	call      *callConfig
-	log       commandLog
-	order     *sequencer
-	wire      *codec
-	sinks     *delivery
-	pool      *pool
-	farewells *farewells
-	opts      [3]grpc.CallOption
-	until     atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
+	ctx    context.Context //nolint:containedctx // the command's
+	cmd    *Command
+	call   *callConfig
+	order  *sequencer
+	wire   *codec
+	sinks  *delivery
+	end    *ending
+	client *Client
+	until  atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
 
 	current    *attempt // nil: none is open
 	first      attempt
@@ -144,19 +142,18 @@ type attempts struct {
 type attempt struct {
 	grpc.ClientStream
 	place     *place
-	described *described      // nil without observers
-	parent    context.Context //nolint:containedctx // the command's, with what observers added
-	ctx       context.Context //nolint:containedctx // the attempt's
-	unfollow  func() bool     // stops following the command's context
-	deadline  time.Time       // zero: none
-	ran       bool            // mayHaveRun, before this attempt
-	sent      bool
-	answered  bool        // at least one message has come
+	described *described // nil without observers
+	ctx       *lifetime
 	idle      *time.Timer // nil: no idle timeout
+	ran       bool        // mayHaveRun, before this attempt
+	sent      bool
+	answered  bool // at least one message has come
 
 	mu    sync.Mutex
-	stop  context.CancelFunc // of ctx
-	cause error              // why it was called; nil: it was not
+	cause error // why ctx was ended; nil: it was not, or by its deadline
+
+	firstCtx   lifetime // for an attempt that does not move
+	firstPlace place
 }
 
 // described is what observers know of an attempt.
@@ -206,24 +203,13 @@ func (a *attempts) open() error {
 	}
 	at.ran = a.mayHaveRun
 	a.current = at
-	if a.call.attemptTimeout > 0 {
-		at.deadline = time.Now().Add(a.call.attemptTimeout)
-	}
-	if d, ok := a.ctx.Deadline(); ok && (at.deadline.IsZero() || d.Before(at.deadline)) {
-		at.deadline = d
-	}
-	a.until.Store(0)
-	if !at.deadline.IsZero() {
-		a.until.Store(at.deadline.UnixNano())
-	}
-	a.announce(at)
-	at.begin()
-	at.unfollow = context.AfterFunc(a.ctx, func() { at.cancel(context.Cause(a.ctx)) })
+	a.begin(at)
+	a.end.follow(at)
 	at.waitFrom(a.call.idleTimeout)
 	defer at.waited()
 	err := a.connect(at)
 	for err == errMoved && at.moved() { //nolint:errorlint // the pool's own, never wrapped
-		at.begin()
+		at.again()
 		err = a.connect(at)
 	}
 	if err != nil {
@@ -240,58 +226,94 @@ func (a *attempts) open() error {
 	return at.CloseSend()
 }
 
-// announce tells the observers of an attempt, and gives it the context that they made. It and the two below are no part of
-// open, whose frame is the deepest part of a goroutine's stack that 10,000 waiting commands have.
-func (a *attempts) announce(at *attempt) {
-	at.parent = a.ctx
+// begin makes the attempt's context, with the earlier of the two deadlines. It and the helpers below are no part of open,
+// whose frame is the deepest part of a goroutine's stack that 10,000 waiting commands have.
+func (a *attempts) begin(at *attempt) {
+	var deadline time.Time
+	if a.call.attemptTimeout > 0 {
+		deadline = time.Now().Add(a.call.attemptTimeout)
+	}
+	if d, ok := a.ctx.Deadline(); ok && (deadline.IsZero() || d.Before(deadline)) {
+		deadline = d
+	}
+	a.until.Store(0)
+	if !deadline.IsZero() {
+		a.until.Store(deadline.UnixNano())
+	}
+	headers, values := a.headers(a.announce(at))
+	at.begin(headers, values, deadline)
+}
+
+// announce tells the observers of an attempt, and returns the context that they made.
+func (a *attempts) announce(at *attempt) context.Context {
 	if len(a.call.observers) == 0 {
-		return
+		return a.ctx
 	}
 	at.described = &described{Attempt{Command: *a.cmd, Number: a.made}, time.Now()}
 	if a.made > 1 && a.order.count > 0 {
 		at.described.ResumeFrom = int32(a.order.next) //nolint:gosec // G115: a sequence number
 	}
-	at.parent = a.call.observers.tagAttempt(a.ctx, at.described.Attempt, a.log)
+	return a.call.observers.tagAttempt(a.ctx, at.described.Attempt, a.sinks.log)
 }
 
 // opened tells the observers that an attempt has its stream.
 func (a *attempts) opened(at *attempt) {
 	if len(a.call.observers) > 0 {
-		a.call.observers.observe(at.ctx, StreamOpened{at.described.Attempt, time.Since(at.described.since)}, a.log)
+		a.call.observers.observe(at.ctx, StreamOpened{at.described.Attempt, time.Since(at.described.since)}, a.sinks.log)
 	}
 }
 
 // ended tells the observers that an attempt has.
 func (a *attempts) ended(at *attempt, code codes.Code, err error) {
 	if len(a.call.observers) > 0 {
-		a.call.observers.observe(at.ctx, AttemptEnded{at.described.Attempt, code, err}, a.log)
+		a.call.observers.observe(at.ctx, AttemptEnded{at.described.Attempt, code, err}, a.sinks.log)
 	}
 }
 
 // connect opens a stream. Nothing has been sent where it fails.
 func (a *attempts) connect(at *attempt) (err error) {
-	headers := []string{"x-sovd-attempt", strconv.Itoa(a.made)}
-	if a.made > 1 && a.order.count > 0 {
-		headers = append(headers, "x-sovd-resume-from", strconv.FormatInt(a.order.next, 10))
+	where := &at.firstPlace
+	if at.place != nil { // it moves, and gRPC may not be done with the place before
+		where = new(place)
 	}
-	at.ClientStream, at.place, err = a.pool.open(metadata.AppendToOutgoingContext(at.ctx, headers...), func() { at.cancel(errMoved) }, a.opts[:])
+	at.place, where.attempt = where, at
+	where.opts = [...]grpc.CallOption{grpc.StaticMethod(), a.client.config.receiveLimit, grpc.ForceCodecV2(a.wire), grpc.OnFinish(where.finished)}
+	at.ClientStream, err = a.client.pool.open(where)
 	return err
 }
 
-// begin makes the attempt's context. It carries the command's values and the earlier of the two deadlines, and follows
-// the command's cancellation only until finish: a caller that cancels its context once it has its answer must not
-// cancel a stream that is about to end by itself.
-func (at *attempt) begin() {
-	ctx := context.WithoutCancel(at.parent)
+// firstHeaders is what the vehicle is told of nearly all attempts.
+var firstHeaders = metadata.AppendToOutgoingContext(context.Background(), "x-sovd-attempt", "1")
+
+// headers returns what the vehicle is told of an attempt, and ctx, which may have it as well.
+func (a *attempts) headers(ctx context.Context) (headers, values context.Context) {
+	if _, more := metadata.FromOutgoingContext(ctx); !more && a.made == 1 {
+		return firstHeaders, ctx
+	}
+	pairs := []string{"x-sovd-attempt", strconv.Itoa(a.made)}
+	if a.made > 1 && a.order.count > 0 {
+		pairs = append(pairs, "x-sovd-resume-from", strconv.FormatInt(a.order.next, 10))
+	}
+	return nil, metadata.AppendToOutgoingContext(ctx, pairs...)
+}
+
+// begin makes the attempt's context. It carries the command's values, but follows the command's cancellation only until
+// finish (see ending): a caller that cancels its context once it has its answer must not cancel a stream that is about to
+// end by itself.
+func (at *attempt) begin(headers, values context.Context, deadline time.Time) {
+	at.ctx = &at.firstCtx
+	at.ctx.begin(headers, values, deadline)
+}
+
+// again makes another context, for an attempt that has moved.
+func (at *attempt) again() {
 	at.mu.Lock()
 	defer at.mu.Unlock()
-	if at.deadline.IsZero() {
-		at.ctx, at.stop = context.WithCancel(ctx)
-	} else {
-		at.ctx, at.stop = context.WithDeadline(ctx, at.deadline)
-	}
+	before := at.ctx
+	at.ctx = new(lifetime)
+	at.ctx.begin(before.headers, before.values, before.deadline)
 	if at.cause != nil { // it was ended while it was moving
-		at.stop()
+		at.ctx.end(context.Canceled)
 	}
 }
 
@@ -302,7 +324,7 @@ func (at *attempt) cancel(cause error) {
 	if at.cause == nil || at.cause == errMoved { //nolint:errorlint // ours, never wrapped
 		at.cause = cause
 	}
-	at.stop()
+	at.ctx.end(context.Canceled)
 }
 
 // moved says whether the attempt's context ended only because it is to be made at another place.
@@ -348,7 +370,7 @@ func (a *attempts) failed(err error) *Error {
 	at := a.current
 	a.current = nil
 	f := a.diagnose(at, err)
-	at.end()
+	a.drop(at)
 	if f.refused {
 		a.mayHaveRun = at.ran
 	}
@@ -358,9 +380,9 @@ func (a *attempts) failed(err error) *Error {
 		return f.Error
 	}
 	if len(a.call.observers) > 0 {
-		a.call.observers.observe(a.ctx, Retrying{at.described.Attempt, f.Code, delay}, a.log)
+		a.call.observers.observe(a.ctx, Retrying{at.described.Attempt, f.Code, delay}, a.sinks.log)
 	}
-	a.log.log(a.ctx, slog.LevelInfo, "vehicle: retrying",
+	a.sinks.log.log(a.ctx, slog.LevelInfo, "vehicle: retrying",
 		slog.Int("attempt", a.made), slog.String("code", f.Code.String()), slog.Duration("delay", delay))
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
@@ -372,9 +394,9 @@ func (a *attempts) failed(err error) *Error {
 	}
 }
 
-// end releases what the attempt holds; a stream that is still open is cancelled.
-func (at *attempt) end() {
-	at.unfollow()
+// drop releases what an attempt holds; a stream that is still open is cancelled.
+func (a *attempts) drop(at *attempt) {
+	a.end.follow(nil)
 	at.cancel(context.Canceled)
 }
 
@@ -519,16 +541,16 @@ func (a *attempts) again(f failure) (time.Duration, bool) {
 func (a *attempts) finish() {
 	at := a.current
 	a.current = nil
-	at.unfollow()
-	a.pool.leave(at.place)
+	a.end.follow(nil)
+	a.client.pool.leave(at.place)
 	a.ended(at, codes.OK, nil)
-	a.farewells.add(at, a.wire)
+	a.client.farewells.add(at, a.wire)
 }
 
 // abandon ends the attempt that is under way, if any.
 func (a *attempts) abandon() {
 	if a.current != nil {
-		a.current.end()
+		a.drop(a.current)
 		a.ended(a.current, codes.Canceled, nil)
 		a.current = nil
 	}

@@ -5,10 +5,9 @@ import (
 	"iter"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/grpc"
 )
 
 // Stream is one command and its answer, as it comes in. [Client.Stream] makes it; its loop runs it:
@@ -73,11 +72,13 @@ func (s *Stream) run(yield func(Chunk, error) bool) (left bool) {
 // run is one command under way. It belongs to the goroutine of the loop, until [Client.Close] takes it over
 // while the loop's body runs.
 type run struct {
-	client *Client
-	ctx    context.Context //nolint:containedctx // the command's, for as long as it runs
-	cancel context.CancelCauseFunc
-	cmd    prepared
-	call   *callConfig
+	client   *Client
+	ctx      context.Context //nolint:containedctx // the command's, for as long as it runs
+	cancel   context.CancelCauseFunc
+	unfollow func() bool // stops telling ending of the caller's context; nil: nobody does
+	ending   ending
+	cmd      prepared
+	call     *callConfig
 
 	sinks    delivery
 	order    sequencer
@@ -88,14 +89,13 @@ type run struct {
 
 	startedAt time.Time
 	delivered int
-	seen      bool // the caller has seen the final chunk
-	returned  bool // and did not panic, or end its goroutine
-	tagged    bool // the observers know of the command
+	seen      bool         // the caller has seen the final chunk
+	returned  bool         // and did not panic, or end its goroutine
+	tagged    bool         // the observers know of the command
+	over      bool         // the sinks have got End; guarded by the client's mutex
+	turn      atomic.Int32 // whose the command is: one of the constants below
 	failure   *Error
-
-	turn   atomic.Int32 // whose the command is: one of the constants below
-	done   chan struct{}
-	result *Result
+	result    *Result
 }
 
 // Whose a run is.
@@ -106,7 +106,7 @@ const (
 )
 
 func newRun(s *Stream) *run {
-	r := &run{client: s.client, call: s.call, startedAt: time.Now(), done: make(chan struct{})}
+	r := &run{client: s.client, call: s.call, startedAt: time.Now()}
 	r.ctx, r.cancel = context.WithCancelCause(s.ctx)
 	return r
 }
@@ -138,12 +138,52 @@ func (r *run) start(s *Stream) *Error {
 	r.wire.init(r.client.config.maxMessageSize, r.cmd.request)
 	r.attempts = attempts{
 		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call,
-		cmd: &r.cmd.Command, log: log, order: &r.order, wire: &r.wire, sinks: &r.sinks,
-		pool: r.client.pool, farewells: &r.client.farewells,
-		opts: [...]grpc.CallOption{grpc.StaticMethod(), r.client.config.receiveLimit, grpc.ForceCodecV2(&r.wire)},
+		cmd: &r.cmd.Command, order: &r.order, wire: &r.wire, sinks: &r.sinks, end: &r.ending, client: r.client,
+	}
+	if s.ctx.Done() != nil {
+		// It might as well be told of the end of r.ctx, which would need memory for that, as the caller's does once for all.
+		r.unfollow = context.AfterFunc(s.ctx, func() {
+			<-r.ctx.Done() // which is about to be told, too
+			r.ending.end(context.Cause(r.ctx))
+		})
 	}
 	r.receive()
 	return nil
+}
+
+// stop ends the command's context, and the attempt that is under way. Anyone may call it.
+func (r *run) stop(cause error) {
+	r.cancel(cause)
+	r.ending.end(context.Cause(r.ctx))
+}
+
+// ending tells a command's attempt of the command's end. The attempt's context is no child of the command's, since it must
+// be able to go on after the final chunk.
+type ending struct {
+	mu    sync.Mutex
+	cause error    // nil: the command goes on
+	at    *attempt // nil: none that would have to end
+}
+
+// follow says which attempt is to be told.
+func (e *ending) follow(at *attempt) {
+	e.mu.Lock()
+	e.at = at
+	cause := e.cause
+	e.mu.Unlock()
+	if cause != nil && at != nil {
+		at.cancel(cause)
+	}
+}
+
+func (e *ending) end(cause error) {
+	e.mu.Lock()
+	e.cause = cause
+	at := e.at
+	e.mu.Unlock()
+	if at != nil {
+		at.cancel(cause)
+	}
 }
 
 // receive sets up where the chunks come from. With sinks a goroutine receives while they write; without, nothing
@@ -224,7 +264,7 @@ func (r *run) yield(yield func(Chunk, error) bool, chunk Chunk) (more bool, _ *E
 	}
 	more = yield(chunk, nil)
 	if !r.turn.CompareAndSwap(theirs, ours) {
-		<-r.done
+		r.client.await(r)
 		return more, r.failure
 	}
 	return more, nil
@@ -234,7 +274,7 @@ func (r *run) yield(yield func(Chunk, error) bool, chunk Chunk) (more bool, _ *E
 func (r *run) settle() {
 	switch turn := r.turn.Swap(takenFor); {
 	case turn == takenFor:
-		<-r.done
+		r.client.await(r)
 		return
 	case !r.returned && (turn != theirs || !r.seen):
 		r.failure = newError(ErrCanceled, "its goroutine panicked or ended", context.Canceled)
@@ -256,7 +296,10 @@ func (r *run) takeOver() {
 
 // end stops receiving, makes the Result, and tells the sinks. It is called once.
 func (r *run) end() {
-	r.cancel(nil)
+	r.stop(nil)
+	if r.unfollow != nil {
+		r.unfollow()
+	}
 	if r.from != nil {
 		r.from.stop()
 	}
@@ -279,7 +322,6 @@ func (r *run) end() {
 		r.call.observers.observe(r.ctx, CommandEnded{res}, r.sinks.log)
 	}
 	r.client.forget(r)
-	close(r.done)
 }
 
 // commandLog adds to each record which command it is about.

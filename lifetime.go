@@ -1,0 +1,144 @@
+package vehicle
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// lifetime is an attempt's context: another's values, and an end of its own. context.WithDeadline would do, with nine more
+// allocations, and with a time in each request's headers that no other has (see Deadline).
+type lifetime struct {
+	headers  context.Context // has values that come before those of values; nil: none
+	values   context.Context
+	deadline time.Time // zero: none
+
+	mu     sync.Mutex
+	done   chan struct{} // nil until somebody asks for it
+	err    error
+	timer  *time.Timer
+	child  func()    // is told of the end; gRPC's own context, and mostly the only one
+	given  bool      // child has been set
+	others *siblings // nil: none
+}
+
+// siblings are further children, of a context that ends with the lifetime.
+type siblings struct {
+	ctx context.Context
+	end context.CancelFunc
+}
+
+// begin is called before anyone else has it.
+func (l *lifetime) begin(headers, values context.Context, deadline time.Time) {
+	l.headers, l.values, l.deadline = headers, values, deadline
+	if deadline.IsZero() {
+		return
+	}
+	left := time.Until(deadline)
+	if left <= 0 {
+		l.err = context.DeadlineExceeded
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer = time.AfterFunc(left, l.expire)
+}
+
+func (l *lifetime) expire() { l.end(context.DeadlineExceeded) }
+
+// end ends it, because of err, if it has not ended.
+func (l *lifetime) end(err error) {
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		return
+	}
+	l.err = err
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	if l.done != nil {
+		close(l.done)
+	}
+	child, others := l.child, l.others
+	l.child = nil
+	l.mu.Unlock()
+	if child != nil {
+		child()
+	}
+	if others != nil {
+		others.end()
+	}
+}
+
+// Deadline implements context.Context. gRPC tells the server how much time is left, by the microsecond. That would be
+// another text for each command, which HPACK could not refer to and which drives out what it could. So what is left is rounded
+// up to a millisecond: the server may believe that it has so much more, and this side ends in time.
+func (l *lifetime) Deadline() (time.Time, bool) {
+	if l.deadline.IsZero() {
+		return time.Time{}, false
+	}
+	now := time.Now()
+	left := l.deadline.Sub(now)
+	if left <= 0 {
+		return l.deadline, true
+	}
+	return now.Add((left + time.Millisecond - 1).Truncate(time.Millisecond)), true
+}
+
+// Done implements context.Context.
+func (l *lifetime) Done() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.done == nil {
+		l.done = make(chan struct{})
+		if l.err != nil {
+			close(l.done)
+		}
+	}
+	return l.done
+}
+
+// Err implements context.Context.
+func (l *lifetime) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// Value implements context.Context.
+func (l *lifetime) Value(key any) any {
+	if l.headers != nil {
+		if value := l.headers.Value(key); value != nil {
+			return value
+		}
+	}
+	return l.values.Value(key)
+}
+
+// AfterFunc is what package context looks for in a context that is not its own: f is called when this one ends.
+func (l *lifetime) AfterFunc(f func()) (stop func() bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.given && l.err == nil {
+		l.given, l.child = true, f
+		return l.forget
+	}
+	if l.others == nil {
+		l.others = new(siblings)
+		l.others.ctx, l.others.end = context.WithCancel(context.Background())
+		if l.err != nil {
+			l.others.end()
+		}
+	}
+	return context.AfterFunc(l.others.ctx, f)
+}
+
+// forget takes the child off. It says whether that was in time.
+func (l *lifetime) forget() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	had := l.child != nil
+	l.child = nil
+	return had
+}
