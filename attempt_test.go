@@ -31,7 +31,7 @@ func TestAnAttemptThatMovesCanBeEnded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			at := new(attempt)
-			at.begin(nil, t.Context(), time.Now().Add(test.deadline))
+			at.begin(t.Context(), true, time.Now().Add(test.deadline))
 			defer func() { at.cancel(context.Canceled) }()
 			for _, step := range test.steps {
 				switch step {

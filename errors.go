@@ -180,7 +180,7 @@ func newError(sentinel error, message string, cause error) *Error {
 // contextError is the error of a command whose own context has ended: cancelled by the caller, out
 // of time, or closed with its client. last is what the command was suffering from at the time, if anything.
 func contextError(ctx context.Context, when string, last error) *Error {
-	switch cause := context.Cause(ctx); {
+	switch cause := causeOf(ctx); {
 	case cause == ErrClosed: //nolint:errorlint // only Close's own: a caller's cause may be the Error of another client's command
 		return newError(ErrClosed, when, last)
 	case cause == nil, errors.Is(ctx.Err(), context.DeadlineExceeded): // nil: the deadline has passed, its timer is late

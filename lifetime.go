@@ -9,7 +9,6 @@ import (
 // lifetime is an attempt's context: another's values, and an end of its own. context.WithDeadline would do, with nine more
 // allocations, and with a time in each request's headers that no other has (see Deadline).
 type lifetime struct {
-	headers  context.Context // has values that come before those of values; nil: none
 	values   context.Context
 	deadline time.Time // zero: none
 
@@ -19,6 +18,7 @@ type lifetime struct {
 	timer  *time.Timer
 	child  func()    // is told of the end; gRPC's own context, and mostly the only one
 	given  bool      // child has been set
+	first  bool      // firstHeaders' values come before those of values
 	others *siblings // nil: none
 }
 
@@ -29,8 +29,8 @@ type siblings struct {
 }
 
 // begin is called before anyone else has it.
-func (l *lifetime) begin(headers, values context.Context, deadline time.Time) {
-	l.headers, l.values, l.deadline = headers, values, deadline
+func (l *lifetime) begin(values context.Context, first bool, deadline time.Time) {
+	l.values, l.first, l.deadline = values, first, deadline
 	if deadline.IsZero() {
 		return
 	}
@@ -108,8 +108,8 @@ func (l *lifetime) Err() error {
 
 // Value implements context.Context.
 func (l *lifetime) Value(key any) any {
-	if l.headers != nil {
-		if value := l.headers.Value(key); value != nil {
+	if l.first {
+		if value := firstHeaders.Value(key); value != nil {
 			return value
 		}
 	}

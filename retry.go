@@ -117,7 +117,6 @@ func (p RetryPolicy) schedule() *backoff.ExponentialBackOff {
 // by one goroutine at a time.
 type attempts struct {
 	ctx    context.Context //nolint:containedctx // the command's
-	cmd    *Command
 	call   *callConfig
 	order  *sequencer
 	wire   *codec
@@ -130,11 +129,11 @@ type attempts struct {
 	first      attempt
 	made       int
 	mayHaveRun bool
+	free       int32 // of freeRetries
 
 	delivered int                         // the sequencer's count when the budgets below were last full
 	spent     int                         // of MaxRetries
 	timeouts  int                         // of TimeoutRetries
-	free      int                         // of freeRetries
 	delays    *backoff.ExponentialBackOff // nil: from the base delay
 }
 
@@ -240,8 +239,8 @@ func (a *attempts) begin(at *attempt) {
 	if !deadline.IsZero() {
 		a.until.Store(deadline.UnixNano())
 	}
-	headers, values := a.headers(a.announce(at))
-	at.begin(headers, values, deadline)
+	values, first := a.withHeaders(a.announce(at))
+	at.begin(values, first, deadline)
 }
 
 // announce tells the observers of an attempt, and returns the context that they made.
@@ -249,7 +248,7 @@ func (a *attempts) announce(at *attempt) context.Context {
 	if len(a.call.observers) == 0 {
 		return a.ctx
 	}
-	at.described = &described{Attempt{Command: *a.cmd, Number: a.made}, time.Now()}
+	at.described = &described{Attempt{Command: *a.sinks.log.cmd, Number: a.made}, time.Now()}
 	if a.made > 1 && a.order.count > 0 {
 		at.described.ResumeFrom = int32(a.order.next) //nolint:gosec // G115: a sequence number
 	}
@@ -285,24 +284,24 @@ func (a *attempts) connect(at *attempt) (err error) {
 // firstHeaders is what the vehicle is told of nearly all attempts.
 var firstHeaders = metadata.AppendToOutgoingContext(context.Background(), "x-sovd-attempt", "1")
 
-// headers returns what the vehicle is told of an attempt, and ctx, which may have it as well.
-func (a *attempts) headers(ctx context.Context) (headers, values context.Context) {
+// withHeaders adds to ctx what the vehicle is told of an attempt. Where it says first, that is firstHeaders and nothing else.
+func (a *attempts) withHeaders(ctx context.Context) (_ context.Context, first bool) {
 	if _, more := metadata.FromOutgoingContext(ctx); !more && a.made == 1 {
-		return firstHeaders, ctx
+		return ctx, true
 	}
-	pairs := []string{"x-sovd-attempt", strconv.Itoa(a.made)}
+	headers := []string{"x-sovd-attempt", strconv.Itoa(a.made)}
 	if a.made > 1 && a.order.count > 0 {
-		pairs = append(pairs, "x-sovd-resume-from", strconv.FormatInt(a.order.next, 10))
+		headers = append(headers, "x-sovd-resume-from", strconv.FormatInt(a.order.next, 10))
 	}
-	return nil, metadata.AppendToOutgoingContext(ctx, pairs...)
+	return metadata.AppendToOutgoingContext(ctx, headers...), false
 }
 
 // begin makes the attempt's context. It carries the command's values, but follows the command's cancellation only until
 // finish (see ending): a caller that cancels its context once it has its answer must not cancel a stream that is about to
 // end by itself.
-func (at *attempt) begin(headers, values context.Context, deadline time.Time) {
+func (at *attempt) begin(values context.Context, first bool, deadline time.Time) {
 	at.ctx = &at.firstCtx
-	at.ctx.begin(headers, values, deadline)
+	at.ctx.begin(values, first, deadline)
 }
 
 // again makes another context, for an attempt that has moved.
@@ -311,7 +310,7 @@ func (at *attempt) again() {
 	defer at.mu.Unlock()
 	before := at.ctx
 	at.ctx = new(lifetime)
-	at.ctx.begin(before.headers, before.values, before.deadline)
+	at.ctx.begin(before.values, before.first, before.deadline)
 	if at.cause != nil { // it was ended while it was moving
 		at.ctx.end(context.Canceled)
 	}
@@ -505,7 +504,7 @@ func (a *attempts) again(f failure) (time.Duration, bool) {
 	}
 	switch {
 	case f.permanent, f.never,
-		a.cmd.Once && a.mayHaveRun,
+		a.sinks.log.cmd.Once && a.mayHaveRun,
 		a.call.resume == ResumeNever && a.order.count > 0:
 		return 0, false
 	case f.pings && a.free < freeRetries:

@@ -5,7 +5,6 @@ import (
 	"iter"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -73,9 +72,9 @@ func (s *Stream) run(yield func(Chunk, error) bool) (left bool) {
 // while the loop's body runs.
 type run struct {
 	client   *Client
-	ctx      context.Context //nolint:containedctx // the command's, for as long as it runs
-	cancel   context.CancelCauseFunc
-	unfollow func() bool // stops telling ending of the caller's context; nil: nobody does
+	ctx      context.Context         //nolint:containedctx // the command's, for as long as it runs
+	cancel   context.CancelCauseFunc // of ctx; nil: that is ending
+	unfollow func() bool             // stops following the caller's context; nil: that never ends
 	ending   ending
 	cmd      prepared
 	call     *callConfig
@@ -107,7 +106,11 @@ const (
 
 func newRun(s *Stream) *run {
 	r := &run{client: s.client, call: s.call, startedAt: time.Now()}
-	r.ctx, r.cancel = context.WithCancelCause(s.ctx)
+	r.ending.Context = s.ctx
+	r.ctx = &r.ending
+	if len(s.call.sinks) > 0 { // they may make others from it
+		r.ctx, r.cancel = context.WithCancelCause(s.ctx)
+	}
 	return r
 }
 
@@ -138,52 +141,29 @@ func (r *run) start(s *Stream) *Error {
 	r.wire.init(r.client.config.maxMessageSize, r.cmd.request)
 	r.attempts = attempts{
 		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call,
-		cmd: &r.cmd.Command, order: &r.order, wire: &r.wire, sinks: &r.sinks, end: &r.ending, client: r.client,
+		order: &r.order, wire: &r.wire, sinks: &r.sinks, end: &r.ending, client: r.client,
 	}
 	if s.ctx.Done() != nil {
-		// It might as well be told of the end of r.ctx, which would need memory for that, as the caller's does once for all.
-		r.unfollow = context.AfterFunc(s.ctx, func() {
-			<-r.ctx.Done() // which is about to be told, too
-			r.ending.end(context.Cause(r.ctx))
-		})
+		r.unfollow = context.AfterFunc(s.ctx, r.callerEnded)
 	}
 	r.receive()
 	return nil
 }
 
+// callerEnded is called in a goroutine of its own.
+func (r *run) callerEnded() {
+	if r.cancel != nil {
+		<-r.ctx.Done() // its parent tells it in this moment
+	}
+	r.ending.end(nil)
+}
+
 // stop ends the command's context, and the attempt that is under way. Anyone may call it.
 func (r *run) stop(cause error) {
-	r.cancel(cause)
-	r.ending.end(context.Cause(r.ctx))
-}
-
-// ending tells a command's attempt of the command's end. The attempt's context is no child of the command's, since it must
-// be able to go on after the final chunk.
-type ending struct {
-	mu    sync.Mutex
-	cause error    // nil: the command goes on
-	at    *attempt // nil: none that would have to end
-}
-
-// follow says which attempt is to be told.
-func (e *ending) follow(at *attempt) {
-	e.mu.Lock()
-	e.at = at
-	cause := e.cause
-	e.mu.Unlock()
-	if cause != nil && at != nil {
-		at.cancel(cause)
+	if r.cancel != nil {
+		r.cancel(cause)
 	}
-}
-
-func (e *ending) end(cause error) {
-	e.mu.Lock()
-	e.cause = cause
-	at := e.at
-	e.mu.Unlock()
-	if at != nil {
-		at.cancel(cause)
-	}
+	r.ending.end(cause)
 }
 
 // receive sets up where the chunks come from. With sinks a goroutine receives while they write; without, nothing
@@ -296,7 +276,7 @@ func (r *run) takeOver() {
 
 // end stops receiving, makes the Result, and tells the sinks. It is called once.
 func (r *run) end() {
-	r.stop(nil)
+	r.stop(context.Canceled)
 	if r.unfollow != nil {
 		r.unfollow()
 	}
