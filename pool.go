@@ -299,8 +299,17 @@ func (c *conn) rank() rank {
 
 // best is the best-ranked connection, and among equals the one with the fewest streams.
 func (p *pool) best() (*conn, rank) {
-	best, bestRank := p.conns[0], p.conns[0].rank()
+	best := p.conns[0]
 	for _, c := range p.conns[1:] {
+		if c.streams < best.streams {
+			best = c
+		}
+	}
+	bestRank := best.rank()
+	if bestRank == ready { // nearly always; a rank costs gRPC's lock
+		return best, bestRank
+	}
+	for _, c := range p.conns {
 		if r := c.rank(); r < bestRank || r == bestRank && c.streams < best.streams {
 			best, bestRank = c, r
 		}

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/sovd-go/vehicle/internal/within"
+	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
 // source is where a command's chunks come from: the receiver itself, or a pump in front of it.
@@ -28,9 +29,18 @@ type receiver struct {
 	room     [1]Chunk // what most messages make ready
 }
 
-// receive implements source.
+// receive implements source. It receives messages until they make chunks ready. Who waits for a chunk waits in it: it is one
+// function, and RecvMsg of attempts is, since the garbage collector walks through each frame of each stack that waits.
 func (r *receiver) receive() (ready []Chunk, err *Error) {
-	panicked := within.Call(func() error { ready, err = r.advance(); return nil })
+	panicked := within.Call(func() error {
+		ready = r.ready[:0]
+		for err == nil && len(ready) == 0 {
+			message := r.wire.scratch()
+			ready, err = r.take(message, r.attempts.RecvMsg(message), ready)
+		}
+		r.ready = ready
+		return nil
+	})
 	if panicked != nil {
 		err = r.broke(panicked)
 	}
@@ -43,21 +53,9 @@ func (r *receiver) broke(panicked error) *Error {
 	return newError(ErrInternal, sanitize(panicked.Error()), panicked)
 }
 
-// advance receives messages until they make chunks ready.
-func (r *receiver) advance() (ready []Chunk, err *Error) {
-	for {
-		ready, err = r.next(r.ready[:0])
-		r.ready = ready
-		if err != nil || len(ready) > 0 {
-			return ready, err
-		}
-	}
-}
-
-// next receives one message and appends the chunks that it makes ready.
-func (r *receiver) next(ready []Chunk) ([]Chunk, *Error) {
-	message := r.wire.scratch()
-	switch err := r.attempts.RecvMsg(message).(type) { //nolint:errorlint // RecvMsg of attempts says what it returns
+// take takes what RecvMsg brought, and appends the chunks that it makes ready.
+func (r *receiver) take(message *vehiclepb.CommandResponse, received error, ready []Chunk) ([]Chunk, *Error) {
+	switch err := received.(type) { //nolint:errorlint // RecvMsg of attempts says what it returns
 	case nil:
 	case *Error:
 		return ready, err

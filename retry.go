@@ -167,29 +167,26 @@ var errIdle = errors.New("vehicle: no chunk within the idle timeout")
 // server ended the stream normally, and *Error.
 func (a *attempts) RecvMsg(m any) error {
 	for {
-		err := a.receive(m)
-		if err == nil || err == io.EOF { //nolint:errorlint // grpc returns it as it is
+		var err error
+		if a.current == nil {
+			err = a.open()
+		}
+		if err == nil {
+			a.current.waitFrom(a.call.idleTimeout)
+			err = a.current.RecvMsg(m)
+			a.current.waited()
+		}
+		switch err {
+		case nil:
+			a.current.answered = true
+			return nil
+		case io.EOF: // gRPC returns it as it is
 			return err
 		}
 		if failure := a.failed(err); failure != nil {
 			return failure
 		}
 	}
-}
-
-func (a *attempts) receive(m any) error {
-	if a.current == nil {
-		if err := a.open(); err != nil {
-			return err
-		}
-	}
-	a.current.waitFrom(a.call.idleTimeout)
-	err := a.current.RecvMsg(m)
-	a.current.waited()
-	if err == nil {
-		a.current.answered = true
-	}
-	return err
 }
 
 // open begins the next attempt.
