@@ -36,7 +36,7 @@ func TestLifetimeEndsWhatIsMadeFromIt(t *testing.T) {
 				add := func(name string, parent context.Context) {
 					ctx, cancel := context.WithCancel(parent)
 					t.Cleanup(cancel)
-					made[name] = ctx
+					made[name] = ctx //nolint:fatcontext // they do not grow
 				}
 				add("the first", &l)
 				add("the second", &l)

@@ -180,7 +180,7 @@ func (a *attempts) RecvMsg(m any) error {
 		case nil:
 			a.current.answered = true
 			return nil
-		case io.EOF: // gRPC returns it as it is
+		case io.EOF: //nolint:errorlint // gRPC returns it as it is
 			return err
 		}
 		if failure := a.failed(err); failure != nil {
@@ -338,7 +338,7 @@ func (at *attempt) moved() bool {
 func (at *attempt) why() error {
 	at.mu.Lock()
 	defer at.mu.Unlock()
-	if err := at.ctx.Err(); err != context.Canceled || at.cause == nil {
+	if err := at.ctx.Err(); err != context.Canceled || at.cause == nil { //nolint:errorlint // a context returns it as it is
 		return err
 	}
 	return at.cause

@@ -105,8 +105,7 @@ const (
 )
 
 func newRun(s *Stream) *run {
-	r := &run{client: s.client, call: s.call, startedAt: time.Now()}
-	r.ending.Context = s.ctx
+	r := &run{client: s.client, call: s.call, startedAt: time.Now(), ending: ending{Context: s.ctx}}
 	r.ctx = &r.ending
 	if len(s.call.sinks) > 0 { // they may make others from it
 		r.ctx, r.cancel = context.WithCancelCause(s.ctx)
