@@ -31,6 +31,9 @@ func (s *Sink) transact(ops []*op) (outcomes map[*op]error, alive bool, err erro
 		return nil, s.rollback(ctx, conn), s.orClosed(ctx, err)
 	}
 	outcomes, err = t.outcomes(ctx, conn)
+	if len(t.begins) > 0 {
+		s.there.Store(t.there)
+	}
 	if err != nil {
 		return nil, !conn.Conn().IsClosed(), s.orClosed(ctx, err)
 	}
@@ -73,11 +76,12 @@ type transaction struct {
 	queries *queries
 	batch   pgx.Batch
 
-	begins, writes, ends, settles []*op
+	begins, writes, ends, settles, revokes []*op
+	there                                  bool // rows of commands that begin are there, or are looked for
 
-	inserted, written int64              // rows
-	ended             int                // commands
-	winners           map[uuid.UUID]bool // of the claims
+	inserted, started, written int64              // rows
+	ended                      int                // commands
+	winners                    map[uuid.UUID]bool // of the claims
 }
 
 func newTransaction(q *queries, ops []*op) *transaction {
@@ -87,22 +91,37 @@ func newTransaction(q *queries, ops []*op) *transaction {
 		switch {
 		case o.begin != nil:
 			t.begins = append(t.begins, o)
-		case o.rows != nil:
-			t.writes = append(t.writes, o)
-		case o.end != nil:
-			t.ends = append(t.ends, o)
-		default:
+		case o.settle != "":
 			t.settles = append(t.settles, o)
 		}
+		if o.rows != nil {
+			t.writes = append(t.writes, o)
+		}
+		if o.end != nil {
+			t.ends = append(t.ends, o)
+			if o.end.revoked != nil {
+				t.revokes = append(t.revokes, o)
+			}
+		}
 	}
+	t.there = slices.ContainsFunc(t.begins, func(o *op) bool { return o.begin.there })
 	t.batch.Queue(q.begin)
 	if len(t.begins) > 0 {
 		t.batch.Queue(q.patience)
 	}
-	t.batch.Queue(q.lock, column(ops, command))
-	t.queueBegins()
+	if t.there {
+		t.batch.Queue(q.lock, column(ops, command))
+		t.queueBegins()
+	} else {
+		t.queueInserts()
+		if len(ops) > len(t.begins) {
+			ops = slices.DeleteFunc(ops, func(o *op) bool { return o.begin != nil })
+			t.batch.Queue(q.lock, column(ops, command))
+		}
+	}
 	t.queueSettles()
 	t.queueWrites()
+	t.queueRevokes()
 	t.queueEnds()
 	t.batch.Queue(q.commit)
 	return t
@@ -119,6 +138,21 @@ func column[T any](ops []*op, f func(*op) T) []T {
 
 func command(o *op) pgtype.UUID { return toUUID(o.command) }
 
+// queueInserts begins commands whose rows are not there, and so are in nobody's way: what another run has stored of one
+// hangs on its row.
+func (t *transaction) queueInserts() {
+	if len(t.begins) > 0 {
+		ops := t.begins
+		t.batch.Queue(t.queries.insert,
+			column(ops, command),
+			column(ops, func(o *op) pgtype.UUID { return toNullUUID(o.begin.cmd.UserID) }),
+			column(ops, func(o *op) pgtype.UUID { return toUUID(o.begin.cmd.VehicleID) }),
+			column(ops, func(o *op) string { return o.begin.cmd.Name }),
+			column(ops, func(o *op) string { return o.begin.params }),
+		).Exec(func(tag pgconn.CommandTag) error { t.inserted += tag.RowsAffected(); return nil })
+	}
+}
+
 func (t *transaction) queueBegins() {
 	ops, q := t.begins, t.queries
 	if len(ops) == 0 {
@@ -130,9 +164,8 @@ func (t *transaction) queueBegins() {
 	names := column(ops, func(o *op) string { return o.begin.cmd.Name })
 	params := column(ops, func(o *op) string { return o.begin.params })
 	if ops[0].begin.token == "" {
-		count := func(tag pgconn.CommandTag) error { t.inserted += tag.RowsAffected(); return nil }
-		t.batch.Queue(q.start, commands).Exec(count)
-		t.batch.Queue(q.insert, commands, users, vehicles, names, params).Exec(count)
+		t.batch.Queue(q.start, commands).Exec(func(tag pgconn.CommandTag) error { t.started = tag.RowsAffected(); return nil })
+		t.queueInserts()
 		return
 	}
 	tokens := column(ops, func(o *op) string { return o.begin.token })
@@ -156,37 +189,42 @@ func (t *transaction) queueWrites() {
 		return
 	}
 	n := 0
+	first, repeated := true, false
 	for _, o := range t.writes {
-		n += len(o.rows.ids)
+		n += len(o.rows.all)
+		first = first && !o.rows.mark.stored
+		repeated = repeated || o.rows.repeated
 	}
-	all := rows{
-		ids:      make([]pgtype.UUID, 0, n),
-		payloads: make([]string, 0, n),
-		seqs:     make([]int32, 0, n),
-		finals:   make([]bool, 0, n),
-		times:    make([]time.Time, 0, n),
-	}
-	runs := make([]int32, 0, n) // which of the commands each row belongs to, from 1
+	var (
+		ids      = make([]pgtype.UUID, 0, n)
+		payloads = make([]string, 0, n)
+		seqs     = make([]int32, 0, n)
+		finals   = make([]bool, 0, n)
+		times    = make([]time.Time, 0, n)
+		runs     = make([]int32, 0, n) // which of the commands each row belongs to, from 1
+	)
 	run := int32(0)
-	query := t.queries.write
 	for _, o := range t.writes {
-		if o.rows.repeated {
-			query = t.queries.rewrite
-		}
-		all.ids = append(all.ids, o.rows.ids...)
-		all.payloads = append(all.payloads, o.rows.payloads...)
-		all.seqs = append(all.seqs, o.rows.seqs...)
-		all.finals = append(all.finals, o.rows.finals...)
-		all.times = append(all.times, o.rows.times...)
 		run++
-		for range o.rows.ids {
+		for _, r := range o.rows.all {
+			ids = append(ids, r.id)
+			payloads = append(payloads, r.payload)
+			seqs = append(seqs, r.seq)
+			finals = append(finals, r.final)
+			times = append(times, r.at)
 			runs = append(runs, run)
 		}
 	}
-	ids, times, stored := marks(t.writes, func(o *op) mark { return o.rows.mark })
-	t.batch.Queue(query, all.ids, all.payloads, all.seqs, all.finals, all.times, runs,
-		column(t.writes, command), ids, times, stored,
-	).Exec(func(tag pgconn.CommandTag) error { t.written = tag.RowsAffected() - int64(n); return nil })
+	query, args := t.queries.writeFirst, []any{ids, payloads, seqs, finals, times, runs, column(t.writes, command)}
+	if !first || repeated {
+		query = t.queries.write
+		if repeated {
+			query = t.queries.rewrite
+		}
+		markIDs, markTimes, stored := marks(t.writes, func(o *op) mark { return o.rows.mark })
+		args = append(args, markIDs, markTimes, stored)
+	}
+	t.batch.Queue(query, args...).Exec(func(tag pgconn.CommandTag) error { t.written = tag.RowsAffected() - int64(n); return nil })
 }
 
 func (t *transaction) queueEnds() {
@@ -201,6 +239,14 @@ func (t *transaction) queueEnds() {
 		column(t.ends, func(o *op) string { return o.end.action }),
 		column(t.ends, func(o *op) string { return o.end.details }),
 	).QueryRow(func(row pgx.Row) error { return row.Scan(&t.ended) })
+}
+
+func (t *transaction) queueRevokes() {
+	if len(t.revokes) > 0 {
+		t.batch.Queue(t.queries.revoke,
+			column(t.revokes, func(o *op) pgtype.UUID { return o.end.revoked.auditID }),
+			column(t.revokes, func(o *op) time.Time { return o.end.revoked.at }))
+	}
 }
 
 func endColumns(ops []*op) (commands []pgtype.UUID, statuses []string, times []time.Time) {
@@ -218,6 +264,9 @@ func marks(ops []*op, f func(*op) mark) (ids []pgtype.UUID, times []pgtype.Times
 // errRaced is a row of commands that was inserted while the transaction ran. What comes next will see it.
 var errRaced = &pgconn.PgError{Code: codeSerialization, Message: "the command's row appeared while it was being inserted"}
 
+// errThere is for a command that may have been there when it was to be inserted. It has to begin the long way.
+var errThere = errors.New("pgsink: the command's row is there")
+
 // run sends the statements and reads their results.
 func (t *transaction) run(ctx context.Context, conn *pgxpool.Conn) error {
 	return conn.SendBatch(ctx, &t.batch).Close()
@@ -229,8 +278,16 @@ func (t *transaction) outcomes(ctx context.Context, conn *pgxpool.Conn) (map[*op
 	if len(t.begins) > 0 {
 		claims := t.begins[0].begin.token != ""
 		switch {
-		case !claims && t.inserted != int64(len(t.begins)):
-			return nil, errRaced
+		case !claims && t.inserted+t.started != int64(len(t.begins)):
+			if t.there {
+				return nil, errRaced
+			}
+			t.there = true
+			for _, o := range t.begins {
+				outcomes[o] = errThere
+			}
+		case !claims:
+			t.there = t.started > 0
 		case claims:
 			for _, o := range t.begins {
 				if !t.winners[o.command] {

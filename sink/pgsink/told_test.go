@@ -1,0 +1,210 @@
+package pgsink_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/lastly"
+	"github.com/sovd-go/vehicle/sink/pgsink"
+)
+
+// tell makes the context of a sink that is told which End follows.
+func tell(ctx context.Context, s vehicle.Sink, res *vehicle.Result) (context.Context, *lastly.End) {
+	teller := lastly.NewTeller(res)
+	ctx = teller.Next(ctx, s, true)
+	return ctx, lastly.From(ctx)
+}
+
+func TestTheEndIsStoredWithTheFinalChunk(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	var count counter
+	s := db.newSinkOn(db.newPool(withTracer(&count)))
+	cmd := newCommand()
+	chunks := chunksOf(cmd, 0, "1", "2", "3")
+	res := completed(cmd, 3)
+	if err := s.Begin(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	count.reset()
+	ctx, end := tell(t.Context(), s, &res)
+	if err := s.Write(ctx, chunks[:2]); err != nil { // told too early
+		t.Fatal(err)
+	}
+	if batches, statements, _ := count.reset(); batches != 1 || statements != 4 || end.Done {
+		t.Errorf("before the final chunk: got %d statements in %d round trips, done %t, want 4 in 1, not done", statements, batches, end.Done)
+	}
+	if err := s.Write(ctx, chunks[2:]); err != nil {
+		t.Fatal(err)
+	}
+	if batches, statements, _ := count.reset(); batches != 1 || statements != 5 || !end.Done {
+		t.Errorf("with the final chunk: got %d statements in %d round trips, done %t, want 5 in 1, done", statements, batches, end.Done)
+	}
+	want := stored{Status: "completed", Completed: true, Chunks: []string{"1", "2", "3"}, Audit: []string{"command_completed"}}
+	if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+		t.Errorf("before End (-want +got):\n%s", diff)
+	}
+	if err := s.End(t.Context(), res); err != nil {
+		t.Fatal(err)
+	}
+	if batches, _, _ := count.reset(); batches != 0 {
+		t.Errorf("End: got %d round trips, want none", batches)
+	}
+	if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+		t.Errorf("after End (-want +got):\n%s", diff)
+	}
+	if err := s.End(t.Context(), res); err == nil {
+		t.Error("a second End: got no error")
+	}
+}
+
+// A sink after this one has failed, in a run of a command that had completed once before.
+func TestAnEndThatWasToldAndDoesNotComeTrue(t *testing.T) {
+	t.Parallel()
+	for _, again := range []bool{false, true} {
+		db := newDatabase(t, databaseURL(t))
+		s := db.newSink()
+		cmd := newCommand()
+		audit := []string{"command_failed"}
+		if again {
+			if err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, "0")); err != nil {
+				t.Fatal(err)
+			}
+			audit = []string{"command_completed", "command_failed"}
+			time.Sleep(2 * time.Microsecond) // the resolution of the times
+		}
+		if err := s.Begin(t.Context(), cmd); err != nil {
+			t.Fatal(err)
+		}
+		res := completed(cmd, 2)
+		ctx, _ := tell(t.Context(), s, &res)
+		if err := s.Write(ctx, chunksOf(cmd, 0, "1", "2")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.End(t.Context(), failed(cmd, errors.New("not announced"))); err != nil {
+			t.Fatal(err)
+		}
+		want := stored{Status: "failed", ErrorMessage: "not announced", Completed: true, Chunks: []string{"1", "2"}, Audit: audit}
+		if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+			t.Errorf("again %t (-want +got):\n%s", again, diff)
+		}
+	}
+}
+
+// The write is committed after its caller has gone, who then ends the command as failed.
+func TestAnEndThatWasToldToAWriteThatWasLeft(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	s := db.newSink()
+	cmd := newCommand()
+	if err := s.Begin(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := db.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.Exec(t.Context(), db.sql(`LOCK TABLE {audit_logs} IN ACCESS EXCLUSIVE MODE`)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	res := completed(cmd, 1)
+	ctx, _ = tell(ctx, s, &res)
+	if err := s.Write(ctx, chunksOf(cmd, 0, "1")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v, want a deadline exceeded", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.End(t.Context(), failed(cmd, errors.New("too slow"))) }()
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	want := stored{Status: "failed", ErrorMessage: "too slow", Completed: true, Chunks: []string{"1"}, Audit: []string{"command_failed"}}
+	if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestARunThatWasReplacedStoresNoEndThatItWasTold(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	oldSink, newSink := db.newSink(), db.newSink()
+	cmd := newCommand()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(oldSink.Begin(t.Context(), cmd))
+	must(newSink.Begin(t.Context(), cmd))
+	must(newSink.Write(t.Context(), chunksOf(cmd, 0, `"new 0"`, `"new 1"`)))
+	res := completed(cmd, 2)
+	ctx, end := tell(t.Context(), oldSink, &res)
+	if err := oldSink.Write(ctx, chunksOf(cmd, 0, `"old 0"`, `"old 1"`)); !errors.Is(err, pgsink.ErrReplaced) || end.Done {
+		t.Errorf("got %v, done %t, want ErrReplaced", err, end.Done)
+	}
+	want := stored{Status: "in_progress", Chunks: []string{`"new 0"`, `"new 1"`}}
+	if diff := cmp.Diff(want, db.stored(cmd.ID), emptyIsNil); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Some rows are there, and were left by earlier runs or inserted by the application; others are not.
+func TestCommandsBeginTogetherWhateverIsThere(t *testing.T) {
+	t.Parallel()
+	db := newAppDatabase(t, databaseURL(t))
+	first, s := db.newSink(), db.newSink()
+	var commands []vehicle.Command
+	for i := range 30 {
+		cmd := newCommand()
+		switch i % 3 {
+		case 0:
+			db.submit(cmd)
+			if err := execute(t.Context(), first, cmd, chunksOf(cmd, 0, `"old"`, `"old"`, `"old"`)); err != nil {
+				t.Fatal(err)
+			}
+		case 1:
+			db.submit(cmd)
+		default:
+			if err := db.admit(t.Context(), cmd); err != nil {
+				t.Fatal(err)
+			}
+		}
+		commands = append(commands, cmd)
+	}
+	errs := make(chan error)
+	for _, cmd := range commands {
+		go func() { errs <- s.Begin(t.Context(), cmd) }()
+	}
+	for range commands {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	for _, cmd := range commands {
+		got := db.stored(cmd.ID)
+		got.Audit = nil
+		if diff := cmp.Diff(stored{Status: "in_progress"}, got, emptyIsNil); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if err := s.Write(t.Context(), chunksOf(cmd, 0, `"new"`)); err != nil {
+			t.Error(err)
+		}
+		if err := s.End(t.Context(), completed(cmd, 1)); err != nil {
+			t.Error(err)
+		}
+		got = db.stored(cmd.ID)
+		if diff := cmp.Diff(stored{Status: "completed", Completed: true, Chunks: []string{`"new"`}, Audit: []string{"command_completed"}}, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
