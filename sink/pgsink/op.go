@@ -151,6 +151,7 @@ type ending struct {
 	auditID pgtype.UUID
 	action  string
 	details string
+	fresh   bool    // there can be nothing yet of the command but its row, unless this is done again
 	revoked *ending // what was stored with the final chunk and did not come true
 }
 

@@ -17,7 +17,7 @@ import (
 // batch 0.35 to 0.45; an Exec for each row 0.03.
 type queries struct {
 	begin, patience, lock, start, insert, claim, insertClaimed, claimed, dropClaimed, settle,
-	writeFirst, write, rewrite, revoke, end, commit,
+	writeFirst, write, rewrite, writeAndEnd, revoke, end, commit,
 	unmarkedWrites, unmarkedEnds,
 	history,
 	stale, failStale, auditStale string
@@ -91,6 +91,17 @@ WHERE {few} AND c.command_id = g.command_id AND c.error_message = g.token`),
 		writeFirst: r.Replace(write),
 		write:      r.Replace(write + writeMine),
 		rewrite:    r.Replace(write + writeMine + " ON CONFLICT DO NOTHING"),
+
+		// A whole answer to a command that is new: nothing can be in its way, and it has completed.
+		writeAndEnd: r.Replace(`
+WITH written AS (` + write + `),
+ended AS (
+  UPDATE {commands} c SET status = 'completed', error_message = NULL, completed_at = g.completed_at
+  FROM unnest($7::uuid[], $8::timestamptz[], $9::uuid[], $10::text[]) {as} (command_id, completed_at, log_id, details, n)
+  WHERE {few} AND c.command_id = g.command_id
+  RETURNING c.command_id, c.user_id, c.vehicle_id, c.completed_at, g.log_id, g.details)
+INSERT INTO {audit_logs} (log_id, user_id, vehicle_id, command_id, action, entity_type, entity_id, details, "timestamp")
+SELECT log_id, user_id, vehicle_id, command_id, 'command_completed', 'command', command_id, details::jsonb, completed_at FROM ended`),
 
 		// An audit row of an earlier run has another time, and stays.
 		revoke: r.Replace(`

@@ -45,6 +45,7 @@ var _ vehicle.Sink = (*Sink)(nil)
 // calls one after the other.
 type run struct {
 	mark     mark
+	fresh    bool            // the run has inserted the command's row
 	foretold *ending         // what was asked for with the final chunk, if anything
 	ended    *vehicle.Result // and this is stored
 }
@@ -78,6 +79,7 @@ func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 		s.unregister(cmd.ID, r)
 		return err
 	}
+	r.fresh = !o.begin.there
 	return nil
 }
 
@@ -102,6 +104,7 @@ func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 		}
 		if end != nil {
 			o.end = newEnd(*end, r.mark).end
+			o.end.fresh = r.fresh && !r.mark.stored && end.Status == vehicle.StatusCompleted
 			r.foretold = o.end
 		}
 		if err := s.do(ctx, o); err != nil {

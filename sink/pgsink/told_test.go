@@ -208,3 +208,49 @@ func TestCommandsBeginTogetherWhateverIsThere(t *testing.T) {
 		}
 	}
 }
+
+// A whole answer to a new command is one statement, and goes the long way where something is there all the same.
+func TestAWholeAnswerIsStoredAtOnce(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	var count counter
+	s := db.newSinkOn(db.newPool(withTracer(&count)))
+	cmd := newCommand()
+	run := func(payloads ...string) (batches, statements int) {
+		t.Helper()
+		if err := s.Begin(t.Context(), cmd); err != nil {
+			t.Fatal(err)
+		}
+		count.reset()
+		res := completed(cmd, len(payloads))
+		ctx, _ := tell(t.Context(), s, &res)
+		if err := s.Write(ctx, chunksOf(cmd, 0, payloads...)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.End(t.Context(), res); err != nil {
+			t.Fatal(err)
+		}
+		want := stored{Status: "completed", Completed: true, Chunks: payloads, Audit: []string{"command_completed"}}
+		got := db.stored(cmd.ID)
+		got.Audit = db.texts(`SELECT action FROM {audit_logs} WHERE entity_id = $1::uuid`, cmd.ID.String())
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		batches, statements, _ = count.reset()
+		return batches, statements
+	}
+	if batches, statements := run("1", "2", "3"); batches != 1 || statements != 4 { // begin, lock, insert and update, commit
+		t.Errorf("a new command: got %d statements in %d round trips, want 4 in 1", statements, batches)
+	}
+	if batches, statements := run("1", "2"); batches != 1 || statements != 5 {
+		t.Errorf("the same again: got %d statements in %d round trips, want 5 in 1", statements, batches)
+	}
+	db.exec(`DELETE FROM {commands}`) // the audit trail stays
+	other := newCommand()
+	if err := execute(t.Context(), s, other, chunksOf(other, 0, "0")); err != nil { // rows are not there any more
+		t.Fatal(err)
+	}
+	if batches, _ := run("4"); batches != 2 {
+		t.Errorf("a new command with an audit row: got %d round trips, want 2", batches)
+	}
+}

@@ -120,9 +120,13 @@ func newTransaction(q *queries, ops []*op) *transaction {
 		}
 	}
 	t.queueSettles()
-	t.queueWrites()
-	t.queueRevokes()
-	t.queueEnds()
+	if t.fresh() {
+		t.queueFresh()
+	} else {
+		t.queueWrites()
+		t.queueRevokes()
+		t.queueEnds()
+	}
 	t.batch.Queue(q.commit)
 	return t
 }
@@ -184,16 +188,25 @@ func (t *transaction) queueSettles() {
 	}
 }
 
-func (t *transaction) queueWrites() {
-	if len(t.writes) == 0 {
-		return
-	}
-	n := 0
-	first, repeated := true, false
+// fresh says whether all that is written are whole answers, for the first time, to commands that are new.
+func (t *transaction) fresh() bool {
+	return len(t.writes) > 0 && len(t.writes) == len(t.ends) &&
+		!slices.ContainsFunc(t.writes, func(o *op) bool { return o.end == nil || !o.end.fresh || o.rows.repeated })
+}
+
+func (t *transaction) queueFresh() {
+	args, _ := t.rowColumns()
+	t.batch.Queue(t.queries.writeAndEnd, append(args,
+		column(t.ends, func(o *op) time.Time { return o.end.at }),
+		column(t.ends, func(o *op) pgtype.UUID { return o.end.auditID }),
+		column(t.ends, func(o *op) string { return o.end.details }))...,
+	).Exec(func(tag pgconn.CommandTag) error { t.ended = int(tag.RowsAffected()); return nil })
+}
+
+// rowColumns are what is to be written, and how many rows that are.
+func (t *transaction) rowColumns() (columns []any, n int) {
 	for _, o := range t.writes {
 		n += len(o.rows.all)
-		first = first && !o.rows.mark.stored
-		repeated = repeated || o.rows.repeated
 	}
 	var (
 		ids      = make([]pgtype.UUID, 0, n)
@@ -215,7 +228,20 @@ func (t *transaction) queueWrites() {
 			runs = append(runs, run)
 		}
 	}
-	query, args := t.queries.writeFirst, []any{ids, payloads, seqs, finals, times, runs, column(t.writes, command)}
+	return []any{ids, payloads, seqs, finals, times, runs, column(t.writes, command)}, n
+}
+
+func (t *transaction) queueWrites() {
+	if len(t.writes) == 0 {
+		return
+	}
+	args, n := t.rowColumns()
+	first, repeated := true, false
+	for _, o := range t.writes {
+		first = first && !o.rows.mark.stored
+		repeated = repeated || o.rows.repeated
+	}
+	query := t.queries.writeFirst
 	if !first || repeated {
 		query = t.queries.write
 		if repeated {
