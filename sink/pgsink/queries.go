@@ -92,13 +92,17 @@ WHERE {few} AND c.command_id = g.command_id AND c.error_message = g.token`),
 		write:      r.Replace(write + writeMine),
 		rewrite:    r.Replace(write + writeMine + " ON CONFLICT DO NOTHING"),
 
-		// A whole answer to a command that is new: nothing can be in its way, and it has completed.
+		// A whole answer to a command that is new: nothing can be in its way, and it has completed. There is nothing that a later
+		// statement would see better, and so this one locks the rows itself.
 		writeAndEnd: r.Replace(`
-WITH written AS (` + write + `),
+WITH locked AS (
+  SELECT g.* FROM unnest($7::uuid[], $8::timestamptz[], $9::uuid[], $10::text[]) {as} (command_id, completed_at, log_id, details, n)
+  JOIN {commands} c ON c.command_id = g.command_id
+  WHERE {few} ORDER BY c.command_id FOR NO KEY UPDATE OF c NOWAIT),
+written AS (` + write + `),
 ended AS (
   UPDATE {commands} c SET status = 'completed', error_message = NULL, completed_at = g.completed_at
-  FROM unnest($7::uuid[], $8::timestamptz[], $9::uuid[], $10::text[]) {as} (command_id, completed_at, log_id, details, n)
-  WHERE {few} AND c.command_id = g.command_id
+  FROM locked g WHERE c.command_id = g.command_id
   RETURNING c.command_id, c.user_id, c.vehicle_id, c.completed_at, g.log_id, g.details)
 INSERT INTO {audit_logs} (log_id, user_id, vehicle_id, command_id, action, entity_type, entity_id, details, "timestamp")
 SELECT log_id, user_id, vehicle_id, command_id, 'command_completed', 'command', command_id, details::jsonb, completed_at FROM ended`),

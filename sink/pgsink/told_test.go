@@ -20,6 +20,28 @@ func tell(ctx context.Context, s vehicle.Sink, res *vehicle.Result) (context.Con
 	return ctx, lastly.From(ctx)
 }
 
+// executeTold is execute for a sink that is told with the last batch what End follows.
+func executeTold(ctx context.Context, s vehicle.Sink, cmd vehicle.Command, batches ...[]vehicle.Chunk) error {
+	if err := s.Begin(ctx, cmd); err != nil {
+		return err
+	}
+	n := 0
+	for _, batch := range batches {
+		n += len(batch)
+	}
+	res := completed(cmd, n)
+	for i, batch := range batches {
+		ctx := ctx
+		if i == len(batches)-1 {
+			ctx, _ = tell(ctx, s, &res)
+		}
+		if err := s.Write(ctx, batch); err != nil {
+			return err
+		}
+	}
+	return s.End(ctx, res)
+}
+
 func TestTheEndIsStoredWithTheFinalChunk(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t, databaseURL(t))
@@ -239,8 +261,8 @@ func TestAWholeAnswerIsStoredAtOnce(t *testing.T) {
 		batches, statements, _ = count.reset()
 		return batches, statements
 	}
-	if batches, statements := run("1", "2", "3"); batches != 1 || statements != 4 { // begin, lock, insert and update, commit
-		t.Errorf("a new command: got %d statements in %d round trips, want 4 in 1", statements, batches)
+	if batches, statements := run("1", "2", "3"); batches != 1 || statements != 3 { // begin, all of it, commit
+		t.Errorf("a new command: got %d statements in %d round trips, want 3 in 1", statements, batches)
 	}
 	if batches, statements := run("1", "2"); batches != 1 || statements != 5 {
 		t.Errorf("the same again: got %d statements in %d round trips, want 5 in 1", statements, batches)
@@ -252,5 +274,57 @@ func TestAWholeAnswerIsStoredAtOnce(t *testing.T) {
 	}
 	if batches, _ := run("4"); batches != 2 {
 		t.Errorf("a new command with an audit row: got %d round trips, want 2", batches)
+	}
+}
+
+func TestALockedRowDelaysItsOwnAnswerAlone(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	s := db.newSink(pgsink.WithWriters(1))
+	commands := make([]vehicle.Command, 20)
+	for i := range commands {
+		commands[i] = newCommand()
+		if err := s.Begin(t.Context(), commands[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock, err := db.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.Exec(t.Context(), db.sql(`SELECT 1 FROM {commands} WHERE command_id = $1::uuid FOR UPDATE`), commands[0].ID.String()); err != nil {
+		t.Fatal(err)
+	}
+	write := func(cmd vehicle.Command) chan error {
+		done := make(chan error, 1)
+		go func() {
+			res := completed(cmd, 2)
+			ctx, _ := tell(t.Context(), s, &res)
+			done <- s.Write(ctx, chunksOf(cmd, 0, "1", "2"))
+		}()
+		return done
+	}
+	locked := write(commands[0])
+	for _, cmd := range commands[1:] {
+		if err := <-write(cmd); err != nil {
+			t.Error(err)
+		}
+	}
+	select {
+	case err := <-locked:
+		t.Errorf("the row is locked: got %v, want it to wait", err)
+	default:
+	}
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-locked; err != nil {
+		t.Error(err)
+	}
+	want := stored{Status: "completed", Completed: true, Chunks: []string{"1", "2"}, Audit: []string{"command_completed"}}
+	for _, cmd := range commands {
+		if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	}
 }

@@ -109,15 +109,14 @@ func newTransaction(q *queries, ops []*op) *transaction {
 	if len(t.begins) > 0 {
 		t.batch.Queue(q.patience)
 	}
-	if t.there {
-		t.batch.Queue(q.lock, column(ops, command))
-		t.queueBegins()
-	} else {
+	if !t.there {
 		t.queueInserts()
-		if len(ops) > len(t.begins) {
-			ops = slices.DeleteFunc(ops, func(o *op) bool { return o.begin != nil })
-			t.batch.Queue(q.lock, column(ops, command))
-		}
+	}
+	if locked := t.toLock(ops); len(locked) > 0 {
+		t.batch.Queue(q.lock, column(locked, command))
+	}
+	if t.there {
+		t.queueBegins()
 	}
 	t.queueSettles()
 	if t.fresh() {
@@ -129,6 +128,18 @@ func newTransaction(q *queries, ops []*op) *transaction {
 	}
 	t.batch.Queue(q.commit)
 	return t
+}
+
+// toLock are the operations whose rows a statement of its own has to lock.
+func (t *transaction) toLock(ops []*op) []*op {
+	switch {
+	case t.there:
+		return ops
+	case t.fresh() && len(t.settles) == 0:
+		return nil // writeAndEnd locks them
+	default:
+		return slices.DeleteFunc(ops, func(o *op) bool { return o.begin != nil })
+	}
 }
 
 // column makes an array of what f gives for each operation.
