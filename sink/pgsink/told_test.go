@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/internal/lastly"
@@ -326,5 +327,38 @@ func TestALockedRowDelaysItsOwnAnswerAlone(t *testing.T) {
 		if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
+	}
+}
+
+func TestAWholeAnswerWhoseCommitIsNotAnsweredIsStoredOnce(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	p := newProxy(t, db.url)
+	db.url = p.url
+	s := db.newSinkOn(db.newPool(withMode(pgx.QueryExecModeExec))) // the SQL's text is in each request
+	cmd := newCommand()
+	res := completed(cmd, 3)
+	ctx, _ := tell(t.Context(), s, &res)
+	for _, step := range []struct {
+		name string
+		call func() error
+	}{
+		{"Begin", func() error { return s.Begin(t.Context(), cmd) }},
+		{"Write", func() error { return s.Write(ctx, chunksOf(cmd, 0, "0", "1", "2")) }},
+	} {
+		lost := p.loseAnswerToCommit(3)
+		if err := step.call(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if lost.Load() == 0 {
+			t.Fatalf("%s: nothing was lost", step.name)
+		}
+	}
+	if err := s.End(t.Context(), res); err != nil {
+		t.Fatal(err)
+	}
+	want := stored{Status: "completed", Completed: true, Chunks: []string{"0", "1", "2"}, Audit: []string{"command_completed"}}
+	if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
