@@ -71,6 +71,7 @@ func newClient(target string, config config) (*Client, error) {
 // the command got. ctx bounds the command as a whole, with all its attempts and waits.
 func (c *Client) Execute(ctx context.Context, cmd Command, opts ...CallOption) (*Result, error) {
 	stream := c.Stream(ctx, cmd, opts...)
+	stream.unseen = true
 	for range stream.Chunks() { // the sinks do the work
 	}
 	res := stream.Result()

@@ -120,6 +120,9 @@ func (p *pump) run() {
 func (p *pump) put(ready []Chunk, err *Error) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.queue == nil {
+		p.queue = make([]Chunk, 0, 4) // most answers are short
+	}
 	p.queue = append(p.queue, ready...)
 	for _, c := range ready {
 		p.bytes += len(c.Payload)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sovd-go/vehicle/internal/lastly"
 	"github.com/sovd-go/vehicle/internal/sinkcall"
 	"github.com/sovd-go/vehicle/internal/within"
 )
@@ -63,14 +64,16 @@ func (d *delivery) begin(ctx context.Context, cmd Command) *Error {
 }
 
 // write gives the batch to each sink in order. Its time is limit's, whose deadline is the attempt's; ctx is
-// the command's. The batch that has the final chunk may finish late: nothing is left to fail.
-func (d *delivery) write(ctx, limit context.Context, chunks []Chunk) *Error {
+// the command's. The batch that has the final chunk may finish late: nothing is left to fail. With it the sinks are told
+// of the End that follows, if it is known.
+func (d *delivery) write(ctx, limit context.Context, chunks []Chunk, teller lastly.Teller) *Error {
 	defer d.writing.Store(nil)
 	final := chunks[len(chunks)-1].Final
-	for _, s := range d.sinks {
+	for i, s := range d.sinks {
 		name := sinkName(s)
 		d.writing.Store(&name)
-		err := d.call(ctx, s, "Write", func() error { return s.Write(limit, chunks) })
+		told := teller.Next(limit, s, i == len(d.sinks)-1)
+		err := d.call(ctx, s, "Write", func() error { return s.Write(told, chunks) })
 		switch late := limit.Err() != nil && !ended(ctx); {
 		case late && (err != nil || !final):
 			return slowSink(name, err)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/sovd-go/vehicle/internal/lastly"
 )
 
 // Stream is one command and its answer, as it comes in. [Client.Stream] makes it; its loop runs it:
@@ -24,6 +26,7 @@ type Stream struct {
 	cmd    Command
 	call   *callConfig
 	err    error // what was wrong with the options
+	unseen bool  // nobody looks at the chunks: [Client.Execute]'s
 	used   atomic.Bool
 	result atomic.Pointer[Result]
 }
@@ -92,9 +95,10 @@ type run struct {
 	returned  bool         // and did not panic, or end its goroutine
 	tagged    bool         // the observers know of the command
 	over      bool         // the sinks have got End; guarded by the client's mutex
+	unseen    bool         // nobody looks at the chunks
 	turn      atomic.Int32 // whose the command is: one of the constants below
 	failure   *Error
-	result    *Result
+	result    *Result // the sinks may be told of it with the final chunk
 }
 
 // Whose a run is.
@@ -105,7 +109,7 @@ const (
 )
 
 func newRun(s *Stream) *run {
-	r := &run{client: s.client, call: s.call, startedAt: time.Now(), ending: ending{Context: s.ctx}}
+	r := &run{client: s.client, call: s.call, unseen: s.unseen, startedAt: time.Now(), ending: ending{Context: s.ctx}}
 	r.ctx = &r.ending
 	if len(s.call.sinks) > 0 { // they may make others from it
 		r.ctx, r.cancel = context.WithCancelCause(s.ctx)
@@ -189,6 +193,10 @@ func (r *run) loop(yield func(Chunk, error) bool) (_ *Error, left bool) {
 			if err := r.write(batch); err != nil {
 				return err, false
 			}
+			if r.unseen && batch[len(batch)-1].Final {
+				r.seen = true
+				return nil, false
+			}
 		}
 		for i, chunk := range batch {
 			if i > 0 && r.ctx.Err() != nil {
@@ -223,7 +231,13 @@ func (r *run) write(batch []Chunk) *Error {
 			limit, cancel = context.WithDeadline(r.ctx, until)
 		}
 		defer cancel()
-		if err := r.sinks.write(r.ctx, limit, batch); err != nil {
+		var teller lastly.Teller
+		if r.unseen && batch[len(batch)-1].Final { // nothing but a sink can make it fail any more
+			res := r.completed(r.delivered + len(batch))
+			r.result = &res
+			teller = lastly.NewTeller(r.result)
+		}
+		if err := r.sinks.write(r.ctx, limit, batch, teller); err != nil {
 			return err
 		}
 	}
@@ -282,14 +296,9 @@ func (r *run) end() {
 	if r.from != nil {
 		r.from.stop()
 	}
-	res := Result{
-		Command:    r.cmd.Command,
-		Status:     StatusCompleted,
-		Chunks:     r.delivered,
-		Replayed:   r.order.replayed,
-		Attempts:   r.attempts.made,
-		StartedAt:  r.startedAt,
-		FinishedAt: time.Now(),
+	res := r.completed(r.delivered)
+	if r.failure == nil && r.result != nil {
+		res = *r.result // as the sinks were told
 	}
 	if r.failure != nil {
 		r.describe(r.failure)
@@ -301,6 +310,19 @@ func (r *run) end() {
 		r.call.observers.observe(r.ctx, CommandEnded{res}, r.sinks.log)
 	}
 	r.client.forget(r)
+}
+
+// completed is the Result of a command that completes now.
+func (r *run) completed(chunks int) Result {
+	return Result{
+		Command:    r.cmd.Command,
+		Status:     StatusCompleted,
+		Chunks:     chunks,
+		Replayed:   r.order.replayed,
+		Attempts:   r.attempts.made,
+		StartedAt:  r.startedAt,
+		FinishedAt: time.Now(),
+	}
 }
 
 // commandLog adds to each record which command it is about.

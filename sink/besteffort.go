@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/lastly"
 )
 
 // BestEffort keeps a sink's errors and panics from the command: each is handed to onError, and the
@@ -59,9 +60,14 @@ func (b *bestEffort) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 	if _, lost := b.lost.Load(id); lost {
 		return nil
 	}
-	if err := b.member.call(ctx, "Write", func() error { return b.member.sink.Write(ctx, chunks) }); err != nil {
+	teller := lastly.Within(ctx, b)
+	told := teller.Next(ctx, b.member.sink, true)
+	if err := b.member.call(ctx, "Write", func() error { return b.member.sink.Write(told, chunks) }); err != nil {
 		b.lost.Store(id, loss{begun: true, err: err})
 		b.onError(ctx, id, "Write", err)
+	}
+	if end := lastly.Told(ctx, b); end != nil {
+		end.Done = true // an End that fails is nobody's business
 	}
 	return nil
 }

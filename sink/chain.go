@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/lastly"
 )
 
 // Chain serves sinks in order: each batch goes to the next sink when the one before has taken it. Put
@@ -23,34 +24,40 @@ import (
 //
 // A chain of no sinks takes everything and does nothing; one with a nil sink refuses each command.
 func Chain(sinks ...vehicle.Sink) vehicle.Sink {
-	return chain(members(sinks))
+	c := chain(members(sinks))
+	return &c
 }
 
 // chain keeps nothing about commands: Begin succeeds only where all have begun.
 type chain []member
 
-func (c chain) Begin(ctx context.Context, cmd vehicle.Command) error {
+func (c *chain) Begin(ctx context.Context, cmd vehicle.Command) error {
 	startedAt := time.Now()
-	for i, m := range c {
+	for i, m := range *c {
 		if err := m.begin(ctx, cmd); err != nil {
-			return join(err, c[:i].End(ctx, refused(cmd, startedAt, err)))
+			begun := (*c)[:i]
+			return join(err, begun.End(ctx, refused(cmd, startedAt, err)))
 		}
 	}
 	return nil
 }
 
-func (c chain) Write(ctx context.Context, chunks []vehicle.Chunk) error {
-	for _, m := range c {
-		if err := m.write(ctx, chunks); err != nil {
+func (c *chain) Write(ctx context.Context, chunks []vehicle.Chunk) error {
+	teller := lastly.Within(ctx, c)
+	for i, m := range *c {
+		if err := m.write(teller.Next(ctx, m.sink, i == len(*c)-1), chunks); err != nil {
 			return err
 		}
 	}
+	if end := lastly.Told(ctx, c); end != nil {
+		end.Done = teller.AllDone()
+	}
 	return nil
 }
 
-func (c chain) End(ctx context.Context, res vehicle.Result) error {
-	errs := make([]error, 0, len(c))
-	for _, m := range c {
+func (c *chain) End(ctx context.Context, res vehicle.Result) error {
+	errs := make([]error, 0, len(*c))
+	for _, m := range *c {
 		err := m.end(ctx, res)
 		errs = append(errs, err)
 		res = failed(res, err)
@@ -59,4 +66,4 @@ func (c chain) End(ctx context.Context, res vehicle.Result) error {
 }
 
 // Unwrap lets observers among the sinks be found.
-func (c chain) Unwrap() []vehicle.Sink { return unwrap(c) }
+func (c *chain) Unwrap() []vehicle.Sink { return unwrap(*c) }

@@ -16,11 +16,21 @@ import (
 // The caller of Begin leaves while its transaction is under way, which is then committed.
 func TestACommandThatBeganInVainIsEnded(t *testing.T) {
 	t.Parallel()
+	for _, there := range []bool{false, true} {
+		testBegunInVain(t, there)
+	}
+}
+
+// testBegunInVain is for a command whose row is there, or not. Where it is, it takes two transactions to find out and to begin.
+func testBegunInVain(t *testing.T, there bool) {
 	db := newDatabase(t, databaseURL(t))
 	p := newProxy(t, db.url)
 	db.url = p.url
 	s := db.newSink(pgsink.WithRetryFor(0))
 	cmd := newCommand()
+	if there {
+		db.submit(cmd)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	left := make(chan struct{})
@@ -42,7 +52,7 @@ func TestACommandThatBeganInVainIsEnded(t *testing.T) {
 	}
 	want := stored{Status: "failed", ErrorMessage: "canceled before the vehicle was asked", Completed: true, Audit: []string{"command_failed"}}
 	if diff := cmp.Diff(want, db.stored(cmd.ID), emptyIsNil); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+		t.Errorf("row there %t (-want +got):\n%s", there, diff)
 	}
 }
 

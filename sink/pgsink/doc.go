@@ -16,6 +16,9 @@
 // one together, in a handful of statements however many they are. Nobody waits for a timer. What cannot be written fails
 // its own command, and its neighbours commit.
 //
+// The end of a command that is run with Client.Execute is stored with its final chunk, and put right if a sink after this
+// one then fails: for that the role needs the right to delete from audit_logs.
+//
 // A payload that is valid JSON and that jsonb cannot hold is stored as {"$json": "its text"}, and [Sink.History] gives
 // back the text: \u0000, lone surrogates, numbers beyond numeric or with exponents that jsonb would write out
 // as thousands of zeros, nesting of more than 512 levels, and what looks wrapped already. So are parameters.

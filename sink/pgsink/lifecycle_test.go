@@ -344,7 +344,14 @@ func checkMode(t *testing.T, db *database, pool *pgxpool.Pool, opts ...pgsink.Op
 		cmds[i].Name = `Read "it's" {NULL} \ $1`
 		go func() {
 			chunks := chunksOf(cmds[i], 0, payloads...)
-			errs <- execute(t.Context(), s, cmds[i], chunks[:2], chunks[2:])
+			switch i % 3 {
+			case 0:
+				errs <- execute(t.Context(), s, cmds[i], chunks[:2], chunks[2:])
+			case 1:
+				errs <- executeTold(t.Context(), s, cmds[i], chunks[:2], chunks[2:])
+			default:
+				errs <- executeTold(t.Context(), s, cmds[i], chunks)
+			}
 		}()
 	}
 	for range cmds {

@@ -19,7 +19,7 @@ import (
 // before it is done.
 type op struct {
 	command uuid.UUID
-	// One of these says what is asked.
+	// One of these says what is asked, or rows and end together.
 	begin  *beginning
 	rows   *rows
 	end    *ending
@@ -54,6 +54,8 @@ type beginning struct {
 	cmd    vehicle.Command
 	params string
 	token  string // of the claim; "" without one
+	there  bool   // the row may be there, and other runs' chunks
+	again  bool   // it may have begun, and is done again so as to be sure
 }
 
 // maxName is how many characters commands.command_name holds.
@@ -81,14 +83,19 @@ func newBegin(cmd vehicle.Command, claim bool) (*op, error) {
 	return &op{command: cmd.ID, begin: b, done: make(chan struct{})}, nil
 }
 
-// rows are a batch of chunks, column by column.
+// row is a chunk.
+type row struct {
+	id      pgtype.UUID
+	seq     int32
+	final   bool
+	payload string
+	at      time.Time
+}
+
+// rows are a batch of chunks.
 type rows struct {
 	mark     mark
-	ids      []pgtype.UUID
-	payloads []string
-	seqs     []int32
-	finals   []bool
-	times    []time.Time
+	all      []row
 	bytes    int
 	repeated bool // they may have been committed before
 	wrapped  bool // all payloads are, because the server refused one of them as it was
@@ -109,25 +116,17 @@ func newWrite(command uuid.UUID, chunks []vehicle.Chunk, m *mark) (*op, int, err
 		size += len(chunks[n].Payload)
 		n++
 	}
-	r := &rows{
-		ids:      make([]pgtype.UUID, n),
-		payloads: make([]string, n),
-		seqs:     make([]int32, n),
-		finals:   make([]bool, n),
-		times:    make([]time.Time, n),
-		bytes:    size,
-	}
+	r := &rows{all: make([]row, n), bytes: size}
 	for i, c := range chunks[:n] {
 		payload, ok := toJSONB(c.Payload)
 		if !ok {
 			return nil, 0, fmt.Errorf("pgsink: the payload of chunk %d is not valid UTF-8", c.Seq)
 		}
 		c.CommandID = command
-		r.ids[i] = toUUID(c.ID())
-		r.payloads[i], r.seqs[i], r.finals[i], r.times[i] = payload, c.Seq, c.Final, toTime(c.ReceivedAt)
+		r.all[i] = row{id: toUUID(c.ID()), seq: c.Seq, final: c.Final, payload: payload, at: toTime(c.ReceivedAt)}
 	}
 	if m.at.IsZero() {
-		m.id, m.at = r.ids[0].Bytes, r.times[0]
+		m.id, m.at = r.all[0].id.Bytes, r.all[0].at
 	}
 	r.mark = *m
 	return &op{command: command, rows: r, done: make(chan struct{})}, n, nil
@@ -135,9 +134,10 @@ func newWrite(command uuid.UUID, chunks []vehicle.Chunk, m *mark) (*op, int, err
 
 // wrapAll wraps the payloads that are not.
 func (r *rows) wrapAll() {
-	for i, payload := range r.payloads {
-		if unwrapped := unwrap([]byte(payload)); string(unwrapped) == payload {
-			r.payloads[i] = wrap(unwrapped)
+	for i := range r.all {
+		payload := &r.all[i].payload
+		if unwrapped := unwrap([]byte(*payload)); string(unwrapped) == *payload {
+			*payload = wrap(unwrapped)
 		}
 	}
 	r.wrapped = true
@@ -151,6 +151,8 @@ type ending struct {
 	auditID pgtype.UUID
 	action  string
 	details string
+	fresh   bool    // there can be nothing yet of the command but its row, unless this is done again
+	revoked *ending // what was stored with the final chunk and did not come true
 }
 
 func newEnd(res vehicle.Result, m mark) *op {

@@ -17,7 +17,7 @@ import (
 // batch 0.35 to 0.45; an Exec for each row 0.03.
 type queries struct {
 	begin, patience, lock, start, insert, claim, insertClaimed, claimed, dropClaimed, settle,
-	write, rewrite, end, commit,
+	writeFirst, write, rewrite, writeAndEnd, revoke, end, commit,
 	unmarkedWrites, unmarkedEnds,
 	history,
 	stale, failStale, auditStale string
@@ -88,8 +88,29 @@ WHERE {few} AND c.command_id = g.command_id AND c.error_message = g.token`),
 		// Nothing can be in the way of rows that are written for the first time. ON CONFLICT, which costs a
 		// fifth of the statement, is for what may have been committed before. It names no key, so any key over
 		// command_id and sequence_number will do.
-		write:   r.Replace(write),
-		rewrite: r.Replace(write + " ON CONFLICT DO NOTHING"),
+		writeFirst: r.Replace(write),
+		write:      r.Replace(write + writeMine),
+		rewrite:    r.Replace(write + writeMine + " ON CONFLICT DO NOTHING"),
+
+		// A whole answer to a command that is new: nothing can be in its way, and it has completed. There is nothing that a later
+		// statement would see better, and so this one locks the rows itself.
+		writeAndEnd: r.Replace(`
+WITH locked AS (
+  SELECT g.* FROM unnest($7::uuid[], $8::timestamptz[], $9::uuid[], $10::text[]) {as} (command_id, completed_at, log_id, details, n)
+  JOIN {commands} c ON c.command_id = g.command_id
+  WHERE {few} ORDER BY c.command_id FOR NO KEY UPDATE OF c NOWAIT),
+written AS (` + write + `),
+ended AS (
+  UPDATE {commands} c SET status = 'completed', error_message = NULL, completed_at = g.completed_at
+  FROM locked g WHERE c.command_id = g.command_id
+  RETURNING c.command_id, c.user_id, c.vehicle_id, c.completed_at, g.log_id, g.details)
+INSERT INTO {audit_logs} (log_id, user_id, vehicle_id, command_id, action, entity_type, entity_id, details, "timestamp")
+SELECT log_id, user_id, vehicle_id, command_id, 'command_completed', 'command', command_id, details::jsonb, completed_at FROM ended`),
+
+		// An audit row of an earlier run has another time, and stays.
+		revoke: r.Replace(`
+DELETE FROM {audit_logs} a USING unnest($1::uuid[], $2::timestamptz[]) {as} (log_id, at, n)
+WHERE {few} AND a.log_id = g.log_id AND a."timestamp" = g.at`),
 
 		end: r.Replace(`
 WITH ended AS (
@@ -147,11 +168,17 @@ const stale = `c.status = 'in_progress' AND c.submitted_at < now() - $1::bigint 
   AND NOT EXISTS (SELECT 1 FROM {responses} r WHERE r.command_id = c.command_id
     AND r.received_at >= now() - $1::bigint * interval '1 microsecond')`
 
-// write stores rows where the run's mark is still there, or, for a run's first rows, where no other run's is.
+// write stores rows. Where they are a run's first ones, there is no mark yet, and the key of what another run has stored is in
+// their way.
 const write = `
 INSERT INTO {responses} (response_id, command_id, response_payload, sequence_number, is_final, received_at)
 SELECT w.response_id, ($7::uuid[])[w.run], w.payload::jsonb, w.seq, w.final, w.at
-FROM unnest($1::uuid[], $2::text[], $3::int4[], $4::bool[], $5::timestamptz[], $6::int4[]) AS w (response_id, payload, seq, final, at, run)
+FROM (SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::int4[]), unnest($4::bool[]), unnest($5::timestamptz[]), unnest($6::int4[]))
+  AS w (response_id, payload, seq, final, at, run)`
+
+// writeMine is for rows that are to be stored only where the run's mark is still there, or, for a run's first rows, where no
+// other run's is.
+const writeMine = `
 WHERE (
   SELECT array_agg({mine} ORDER BY g.n)
   FROM unnest($8::uuid[], $9::timestamptz[], $10::bool[]) {as} (id, at, stored, n)

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/lastly"
 )
 
 // Sink is a [vehicle.Sink] that stores commands in PostgreSQL. It is safe for concurrent use; what its calls
@@ -21,6 +23,10 @@ type Sink struct {
 	pool    *pgxpool.Pool
 	config  config
 	queries queries
+
+	// there says that the rows of the last commands that began were there, or some. Where nobody inserts them, and no
+	// command is run twice, a command can begin with less.
+	there atomic.Bool
 
 	// ctx is that of the transactions: they serve several callers each, and end when Close gives up.
 	ctx  context.Context
@@ -38,7 +44,10 @@ var _ vehicle.Sink = (*Sink)(nil)
 // run is one run of a command in this process. Its fields belong to the caller of Begin, Write and End, who
 // calls one after the other.
 type run struct {
-	mark mark
+	mark     mark
+	fresh    bool            // the run has inserted the command's row
+	foretold *ending         // what was asked for with the final chunk, if anything
+	ended    *vehicle.Result // and this is stored
 }
 
 // New makes a Sink on pool, which stays the caller's to close. It does no network I/O; the Sink uses as many of the
@@ -61,6 +70,7 @@ func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 	if err != nil {
 		return err
 	}
+	o.begin.there = s.config.claim || s.there.Load()
 	r := &run{mark: unmarked(cmd.ID)}
 	if err := s.register(cmd.ID, r); err != nil {
 		return err
@@ -69,6 +79,7 @@ func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 		s.unregister(cmd.ID, r)
 		return err
 	}
+	r.fresh = !o.begin.there
 	return nil
 }
 
@@ -87,24 +98,63 @@ func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 		if err != nil {
 			return err
 		}
+		var end *vehicle.Result
+		if n == len(chunks) && chunks[n-1].Final {
+			end = foretold(ctx, id)
+		}
+		if end != nil {
+			o.end = newEnd(*end, r.mark).end
+			o.end.fresh = r.fresh && !r.mark.stored && end.Status == vehicle.StatusCompleted
+			r.foretold = o.end
+		}
 		if err := s.do(ctx, o); err != nil {
 			return err
 		}
-		r.mark.stored = true
+		r.mark.stored, r.ended = true, end
 		chunks = chunks[n:]
 	}
+	if told := lastly.Told(ctx, s); told != nil {
+		told.Done = r.ended != nil
+	}
 	return nil
+}
+
+// foretold is the end that can be stored with the final chunk, if it is known: a transaction less for each command.
+func foretold(ctx context.Context, id uuid.UUID) *vehicle.Result {
+	told := lastly.From(ctx)
+	if told == nil {
+		return nil
+	}
+	res, ok := told.Result.(*vehicle.Result)
+	if !ok || res.Command.ID != id {
+		return nil
+	}
+	return res
 }
 
 // End moves the command's row to completed or failed and adds a row to the audit trail.
 func (s *Sink) End(ctx context.Context, res vehicle.Result) error {
 	id := res.Command.ID
 	r, err := s.running(id)
-	if err != nil {
+	if r == nil {
 		return err
 	}
 	defer s.unregister(id, r)
-	return s.do(ctx, newEnd(res, r.mark))
+	switch {
+	case r.ended != nil && storedAs(res, *r.ended):
+		return nil
+	case err != nil:
+		return err
+	}
+	o := newEnd(res, r.mark)
+	o.end.revoked = r.foretold // a sink after this one failed, or this one did not get to know whether it had stored it
+	return s.do(ctx, o)
+}
+
+// storedAs says whether two completed commands are stored as the same.
+func storedAs(a, b vehicle.Result) bool {
+	return a.Status == b.Status && a.Err == nil && b.Err == nil && a.FinishedAt.Equal(b.FinishedAt) &&
+		a.Chunks == b.Chunks && a.Command.Name == b.Command.Name
 }
 
 // Close waits until all that was asked for is committed, or ctx ends, and stops. Calls after it, and those that it
@@ -156,7 +206,7 @@ func (s *Sink) running(id uuid.UUID) (*run, error) {
 	r := s.runs[id]
 	switch {
 	case s.closed:
-		return nil, ErrClosed
+		return r, ErrClosed
 	case r == nil:
 		return nil, fmt.Errorf("pgsink: command %s is not running here: it has not begun, or has ended", id)
 	}

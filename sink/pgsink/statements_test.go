@@ -82,7 +82,7 @@ func TestTheNumberOfStatementsDoesNotDependOnTheNumberOfChunks(t *testing.T) {
 			call       func() error
 			statements int
 		}{
-			{"Begin", func() error { return s.Begin(t.Context(), cmd) }, 6}, // begin, lock_timeout, lock, update, insert, commit
+			{"Begin", func() error { return s.Begin(t.Context(), cmd) }, 4}, // begin, lock_timeout, insert, commit
 			{"Write", func() error { return s.Write(t.Context(), all) }, 4}, // begin, lock, insert, commit
 			{"End", func() error { return s.End(t.Context(), completed(cmd, chunks)) }, 4},
 		} {

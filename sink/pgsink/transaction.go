@@ -31,6 +31,9 @@ func (s *Sink) transact(ops []*op) (outcomes map[*op]error, alive bool, err erro
 		return nil, s.rollback(ctx, conn), s.orClosed(ctx, err)
 	}
 	outcomes, err = t.outcomes(ctx, conn)
+	if len(t.begins) > 0 {
+		s.there.Store(t.there)
+	}
 	if err != nil {
 		return nil, !conn.Conn().IsClosed(), s.orClosed(ctx, err)
 	}
@@ -73,11 +76,12 @@ type transaction struct {
 	queries *queries
 	batch   pgx.Batch
 
-	begins, writes, ends, settles []*op
+	begins, writes, ends, settles, revokes []*op
+	there                                  bool // rows of commands that begin are there, or are looked for
 
-	inserted, written int64              // rows
-	ended             int                // commands
-	winners           map[uuid.UUID]bool // of the claims
+	inserted, started, written int64              // rows
+	ended                      int                // commands
+	winners                    map[uuid.UUID]bool // of the claims
 }
 
 func newTransaction(q *queries, ops []*op) *transaction {
@@ -87,25 +91,55 @@ func newTransaction(q *queries, ops []*op) *transaction {
 		switch {
 		case o.begin != nil:
 			t.begins = append(t.begins, o)
-		case o.rows != nil:
-			t.writes = append(t.writes, o)
-		case o.end != nil:
-			t.ends = append(t.ends, o)
-		default:
+		case o.settle != "":
 			t.settles = append(t.settles, o)
 		}
+		if o.rows != nil {
+			t.writes = append(t.writes, o)
+		}
+		if o.end != nil {
+			t.ends = append(t.ends, o)
+			if o.end.revoked != nil {
+				t.revokes = append(t.revokes, o)
+			}
+		}
 	}
+	t.there = slices.ContainsFunc(t.begins, func(o *op) bool { return o.begin.there })
 	t.batch.Queue(q.begin)
 	if len(t.begins) > 0 {
 		t.batch.Queue(q.patience)
 	}
-	t.batch.Queue(q.lock, column(ops, command))
-	t.queueBegins()
+	if !t.there {
+		t.queueInserts()
+	}
+	if locked := t.toLock(ops); len(locked) > 0 {
+		t.batch.Queue(q.lock, column(locked, command))
+	}
+	if t.there {
+		t.queueBegins()
+	}
 	t.queueSettles()
-	t.queueWrites()
-	t.queueEnds()
+	if t.fresh() {
+		t.queueFresh()
+	} else {
+		t.queueWrites()
+		t.queueRevokes()
+		t.queueEnds()
+	}
 	t.batch.Queue(q.commit)
 	return t
+}
+
+// toLock are the operations whose rows a statement of its own has to lock.
+func (t *transaction) toLock(ops []*op) []*op {
+	switch {
+	case t.there:
+		return ops
+	case t.fresh() && len(t.settles) == 0:
+		return nil // writeAndEnd locks them
+	default:
+		return slices.DeleteFunc(ops, func(o *op) bool { return o.begin != nil })
+	}
 }
 
 // column makes an array of what f gives for each operation.
@@ -119,6 +153,21 @@ func column[T any](ops []*op, f func(*op) T) []T {
 
 func command(o *op) pgtype.UUID { return toUUID(o.command) }
 
+// queueInserts begins commands whose rows are not there, and so are in nobody's way: what another run has stored of one
+// hangs on its row.
+func (t *transaction) queueInserts() {
+	if len(t.begins) > 0 {
+		ops := t.begins
+		t.batch.Queue(t.queries.insert,
+			column(ops, command),
+			column(ops, func(o *op) pgtype.UUID { return toNullUUID(o.begin.cmd.UserID) }),
+			column(ops, func(o *op) pgtype.UUID { return toUUID(o.begin.cmd.VehicleID) }),
+			column(ops, func(o *op) string { return o.begin.cmd.Name }),
+			column(ops, func(o *op) string { return o.begin.params }),
+		).Exec(func(tag pgconn.CommandTag) error { t.inserted += tag.RowsAffected(); return nil })
+	}
+}
+
 func (t *transaction) queueBegins() {
 	ops, q := t.begins, t.queries
 	if len(ops) == 0 {
@@ -130,9 +179,8 @@ func (t *transaction) queueBegins() {
 	names := column(ops, func(o *op) string { return o.begin.cmd.Name })
 	params := column(ops, func(o *op) string { return o.begin.params })
 	if ops[0].begin.token == "" {
-		count := func(tag pgconn.CommandTag) error { t.inserted += tag.RowsAffected(); return nil }
-		t.batch.Queue(q.start, commands).Exec(count)
-		t.batch.Queue(q.insert, commands, users, vehicles, names, params).Exec(count)
+		t.batch.Queue(q.start, commands).Exec(func(tag pgconn.CommandTag) error { t.started = tag.RowsAffected(); return nil })
+		t.queueInserts()
 		return
 	}
 	tokens := column(ops, func(o *op) string { return o.begin.token })
@@ -151,42 +199,69 @@ func (t *transaction) queueSettles() {
 	}
 }
 
+// fresh says whether all that is written are whole answers, for the first time, to commands that are new.
+func (t *transaction) fresh() bool {
+	return len(t.writes) > 0 && len(t.writes) == len(t.ends) &&
+		!slices.ContainsFunc(t.writes, func(o *op) bool { return o.end == nil || !o.end.fresh || o.rows.repeated })
+}
+
+func (t *transaction) queueFresh() {
+	args, _ := t.rowColumns()
+	t.batch.Queue(t.queries.writeAndEnd, append(args,
+		column(t.ends, func(o *op) time.Time { return o.end.at }),
+		column(t.ends, func(o *op) pgtype.UUID { return o.end.auditID }),
+		column(t.ends, func(o *op) string { return o.end.details }))...,
+	).Exec(func(tag pgconn.CommandTag) error { t.ended = int(tag.RowsAffected()); return nil })
+}
+
+// rowColumns are what is to be written, and how many rows that are.
+func (t *transaction) rowColumns() (columns []any, n int) {
+	for _, o := range t.writes {
+		n += len(o.rows.all)
+	}
+	var (
+		ids      = make([]pgtype.UUID, 0, n)
+		payloads = make([]string, 0, n)
+		seqs     = make([]int32, 0, n)
+		finals   = make([]bool, 0, n)
+		times    = make([]time.Time, 0, n)
+		runs     = make([]int32, 0, n) // which of the commands each row belongs to, from 1
+	)
+	run := int32(0)
+	for _, o := range t.writes {
+		run++
+		for _, r := range o.rows.all {
+			ids = append(ids, r.id)
+			payloads = append(payloads, r.payload)
+			seqs = append(seqs, r.seq)
+			finals = append(finals, r.final)
+			times = append(times, r.at)
+			runs = append(runs, run)
+		}
+	}
+	return []any{ids, payloads, seqs, finals, times, runs, column(t.writes, command)}, n
+}
+
 func (t *transaction) queueWrites() {
 	if len(t.writes) == 0 {
 		return
 	}
-	n := 0
+	args, n := t.rowColumns()
+	first, repeated := true, false
 	for _, o := range t.writes {
-		n += len(o.rows.ids)
+		first = first && !o.rows.mark.stored
+		repeated = repeated || o.rows.repeated
 	}
-	all := rows{
-		ids:      make([]pgtype.UUID, 0, n),
-		payloads: make([]string, 0, n),
-		seqs:     make([]int32, 0, n),
-		finals:   make([]bool, 0, n),
-		times:    make([]time.Time, 0, n),
-	}
-	runs := make([]int32, 0, n) // which of the commands each row belongs to, from 1
-	run := int32(0)
-	query := t.queries.write
-	for _, o := range t.writes {
-		if o.rows.repeated {
+	query := t.queries.writeFirst
+	if !first || repeated {
+		query = t.queries.write
+		if repeated {
 			query = t.queries.rewrite
 		}
-		all.ids = append(all.ids, o.rows.ids...)
-		all.payloads = append(all.payloads, o.rows.payloads...)
-		all.seqs = append(all.seqs, o.rows.seqs...)
-		all.finals = append(all.finals, o.rows.finals...)
-		all.times = append(all.times, o.rows.times...)
-		run++
-		for range o.rows.ids {
-			runs = append(runs, run)
-		}
+		markIDs, markTimes, stored := marks(t.writes, func(o *op) mark { return o.rows.mark })
+		args = append(args, markIDs, markTimes, stored)
 	}
-	ids, times, stored := marks(t.writes, func(o *op) mark { return o.rows.mark })
-	t.batch.Queue(query, all.ids, all.payloads, all.seqs, all.finals, all.times, runs,
-		column(t.writes, command), ids, times, stored,
-	).Exec(func(tag pgconn.CommandTag) error { t.written = tag.RowsAffected() - int64(n); return nil })
+	t.batch.Queue(query, args...).Exec(func(tag pgconn.CommandTag) error { t.written = tag.RowsAffected() - int64(n); return nil })
 }
 
 func (t *transaction) queueEnds() {
@@ -201,6 +276,14 @@ func (t *transaction) queueEnds() {
 		column(t.ends, func(o *op) string { return o.end.action }),
 		column(t.ends, func(o *op) string { return o.end.details }),
 	).QueryRow(func(row pgx.Row) error { return row.Scan(&t.ended) })
+}
+
+func (t *transaction) queueRevokes() {
+	if len(t.revokes) > 0 {
+		t.batch.Queue(t.queries.revoke,
+			column(t.revokes, func(o *op) pgtype.UUID { return o.end.revoked.auditID }),
+			column(t.revokes, func(o *op) time.Time { return o.end.revoked.at }))
+	}
 }
 
 func endColumns(ops []*op) (commands []pgtype.UUID, statuses []string, times []time.Time) {
@@ -218,6 +301,9 @@ func marks(ops []*op, f func(*op) mark) (ids []pgtype.UUID, times []pgtype.Times
 // errRaced is a row of commands that was inserted while the transaction ran. What comes next will see it.
 var errRaced = &pgconn.PgError{Code: codeSerialization, Message: "the command's row appeared while it was being inserted"}
 
+// errThere is for a command that may have been there when it was to be inserted. It has to begin the long way.
+var errThere = errors.New("pgsink: the command's row is there")
+
 // run sends the statements and reads their results.
 func (t *transaction) run(ctx context.Context, conn *pgxpool.Conn) error {
 	return conn.SendBatch(ctx, &t.batch).Close()
@@ -229,8 +315,16 @@ func (t *transaction) outcomes(ctx context.Context, conn *pgxpool.Conn) (map[*op
 	if len(t.begins) > 0 {
 		claims := t.begins[0].begin.token != ""
 		switch {
-		case !claims && t.inserted != int64(len(t.begins)):
-			return nil, errRaced
+		case !claims && t.inserted+t.started != int64(len(t.begins)):
+			if t.there {
+				return nil, errRaced
+			}
+			t.there = true
+			for _, o := range t.begins {
+				outcomes[o] = errThere
+			}
+		case !claims:
+			t.there = t.started > 0
 		case claims:
 			for _, o := range t.begins {
 				if !t.winners[o.command] {

@@ -3,6 +3,7 @@ package pgsink
 import (
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -76,6 +77,7 @@ func (w *writer) rouse() {
 func (w *writer) serve() {
 	idle := false
 	for {
+		runtime.Gosched() // who has something to add and could run, shall come along
 		group, wait, more := w.take(idle)
 		switch {
 		case len(group) > 0:
@@ -111,7 +113,7 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 		case s.ctx.Err() != nil:
 			o.finish(ErrClosed)
 			continue
-		case o.ctx.Err() != nil:
+		case o.ctx.Err() != nil && (o.begin == nil || !o.begin.again):
 			o.finish(left(o.ctx, o.last))
 			continue
 		case o.last != nil && now.After(o.until):
@@ -119,7 +121,7 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 			continue
 		}
 		ready := !paused && !busy[o.command] && len(group) < limit && !now.Before(o.notBefore) &&
-			(len(group) == 0 || o.tries == 0 && (o.rows == nil || rows+len(o.rows.ids) <= maxRows && bytes+o.rows.bytes <= maxBytes))
+			(len(group) == 0 || o.tries == 0 && (o.rows == nil || rows+len(o.rows.all) <= maxRows && bytes+o.rows.bytes <= maxBytes))
 		if o.settle == "" { // who removes a claim's token is in nobody's way
 			busy[o.command] = true
 		}
@@ -131,7 +133,7 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 			continue
 		}
 		if o.rows != nil {
-			rows += len(o.rows.ids)
+			rows += len(o.rows.all)
 			bytes += o.rows.bytes
 		}
 		group = append(group, o)
@@ -173,8 +175,7 @@ func (w *writer) try(ops []*op) (again []*op) {
 	outcomes, alive, err := w.sink.transact(ops)
 	if err == nil {
 		w.failures, w.limit = 0, 0
-		w.sink.finish(ops, outcomes)
-		return nil
+		return w.sink.finish(ops, outcomes)
 	}
 	verdict := judge(err, alive)
 	err = newDBError(err)
@@ -230,12 +231,18 @@ func pause(n int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-// finish tells the callers what came of a transaction that was committed; no outcomes means that all went well.
-func (s *Sink) finish(ops []*op, outcomes map[*op]error) {
+// finish tells the callers what came of a transaction that was committed; no outcomes means that all went well. It
+// returns the operations that have to be done in another way.
+func (s *Sink) finish(ops []*op, outcomes map[*op]error) (again []*op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range ops {
 		err := outcomes[o]
+		if err == errThere { //nolint:errorlint // it is never wrapped
+			o.begin.there, o.begin.again = true, true
+			again = append(again, o)
+			continue
+		}
 		if o.begin != nil && err == nil {
 			if o.begin.token != "" {
 				s.settleClaim(o)
@@ -246,6 +253,7 @@ func (s *Sink) finish(ops []*op, outcomes map[*op]error) {
 		}
 		o.finish(err)
 	}
+	return again
 }
 
 // settleClaim has the token of a claim removed from the command's row.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -135,6 +136,8 @@ func (g *groups) work(node *redis.Client, l *lane) {
 	patience := time.NewTimer(workerTime)
 	defer patience.Stop()
 	for {
+		// Who has something to send and could run, shall come along: with pgsink, all of a transaction.
+		runtime.Gosched()
 		group := g.next(l)
 		if group == nil {
 			patience.Reset(workerTime)

@@ -34,7 +34,21 @@ type batch struct {
 }
 
 func (s *Sink) batch(r *run) *batch {
-	return &batch{run: r, config: s.config, text: r.buffer[:0]}
+	if r.buffer == nil {
+		r.buffer, _ = s.buffers.Get().(*[]byte)
+	}
+	if r.buffer == nil {
+		r.buffer = new([]byte)
+	}
+	return &batch{run: r, config: s.config, text: (*r.buffer)[:0]}
+}
+
+// release gives a call's buffer to those that come.
+func (s *Sink) release(r *run) {
+	if r.buffer != nil && cap(*r.buffer) <= 2*maxBatchBytes { // one large payload is not to be held
+		s.buffers.Put(r.buffer)
+	}
+	r.buffer = nil
 }
 
 // fits says whether another event may be added. One event fits whatever its size.
@@ -57,10 +71,7 @@ func (b *batch) event(i int) []byte {
 }
 
 func (b *batch) job() job {
-	b.run.buffer = b.text
-	if cap(b.text) > 2*maxBatchBytes {
-		b.run.buffer = nil // one large payload is not to be held as long as the command runs
-	}
+	*b.run.buffer = b.text
 	if b.config.streams {
 		return &appending{batch: b}
 	}

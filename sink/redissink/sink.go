@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/lastly"
 )
 
 // Sink publishes the events of commands. It is a [vehicle.Sink], made by [New], and may be used by several
@@ -26,6 +27,8 @@ import (
 type Sink struct {
 	config config
 	groups *groups
+
+	buffers sync.Pool // of *[]byte
 
 	mu   sync.Mutex
 	runs map[uuid.UUID]*run
@@ -63,7 +66,8 @@ type run struct {
 	last    uint64   // the entry of the last event that Redis is known to have
 	pending *request // its caller no longer waits; it may still be on its way
 	busy    atomic.Bool
-	buffer  []byte // of the last request, if that one is done
+	ended   *vehicle.Result // what was published with the final chunk, if anything
+	buffer  *[]byte         // of the call's requests; nil once one is left to itself
 }
 
 // Begin publishes nothing. With streams it replaces what the command's stream has of an earlier run.
@@ -103,9 +107,11 @@ func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 		return &opError{op: op, commandID: chunks[0].CommandID, err: err}
 	}
 	defer r.busy.Store(false)
+	defer s.release(r)
 	if entryOf(chunks[0].Seq) <= r.last {
 		return &opError{op: op, commandID: r.id, err: ErrSuperseded}
 	}
+	told := lastly.Told(ctx, s)
 	for len(chunks) > 0 {
 		b := s.batch(r)
 		n := 0
@@ -113,10 +119,21 @@ func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 			b.add(entryOf(chunks[n].Seq), responseEvent(chunks[n]))
 			n++
 		}
+		var end *vehicle.Result
+		if n == len(chunks) && chunks[n-1].Final && told != nil && told.Certain {
+			end, _ = told.Result.(*vehicle.Result)
+		}
+		if end != nil {
+			b.add(endEntry, endEvent(*end))
+		}
 		if err := s.do(ctx, r, op, b.job()); err != nil {
 			return err
 		}
+		r.ended = end
 		chunks = chunks[n:]
+	}
+	if told != nil {
+		told.Done = r.ended != nil
 	}
 	return nil
 }
@@ -134,6 +151,10 @@ func (s *Sink) End(ctx context.Context, res vehicle.Result) error {
 	}
 	defer r.busy.Store(false)
 	defer s.drop(r)
+	defer s.release(r)
+	if r.ended != nil && r.ended.Status == res.Status && r.ended.FinishedAt.Equal(res.FinishedAt) {
+		return nil
+	}
 	b := s.batch(r)
 	b.add(endEntry, endEvent(res))
 	return s.do(ctx, r, op, b.job())
