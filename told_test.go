@@ -16,14 +16,15 @@ import (
 type told struct {
 	*recorder
 
-	does    bool // its End with its Write
-	fails   error
+	does    bool  // its End with its Write
+	fails   error // what the Write returns with which it is told
 	results []vehicle.Result
 	certain bool
 }
 
 func (s *told) Write(ctx context.Context, chunks []vehicle.Chunk) error {
-	if end := lastly.Told(ctx, s); end != nil {
+	end := lastly.Told(ctx, s)
+	if end != nil {
 		if !chunks[len(chunks)-1].Final {
 			s.tb.Error("told before the final chunk")
 		}
@@ -34,8 +35,8 @@ func (s *told) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 		s.results = append(s.results, *res)
 		s.certain, end.Done = end.Certain, s.does
 	}
-	if err := s.recorder.Write(ctx, chunks); err != nil {
-		return err
+	if err := s.recorder.Write(ctx, chunks); err != nil || end == nil {
+		return err // the first chunk may come in a Write of its own
 	}
 	return s.fails
 }
