@@ -23,7 +23,7 @@ import (
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
-// decode is where a message becomes a Chunk. Its errors hold nothing of the payload.
+// decode is where a message becomes a Chunk, whose payload is not checked yet. Its errors hold nothing of the payload.
 func (r *receiver) decode(m *vehiclepb.CommandResponse) (Chunk, error) {
 	c := Chunk{
 		CommandID:  r.cmd.ID,
@@ -38,17 +38,22 @@ func (r *receiver) decode(m *vehiclepb.CommandResponse) (Chunk, error) {
 			return c, fmt.Errorf("chunk %d answers command %q", c.Seq, sanitize(echo))
 		}
 	}
-	c.Payload = r.wire.payload(m)
-	switch {
-	case len(c.Payload) == 0:
+	if c.Payload = r.wire.payload(m); len(c.Payload) == 0 {
 		c.Payload = json.RawMessage("null")
-	case jsonscan.Scan(c.Payload) != jsonscan.Invalid:
-	case !utf8.Valid(c.Payload):
-		return c, fmt.Errorf("the payload of chunk %d (%d bytes) contains invalid UTF-8", c.Seq, len(c.Payload))
-	default:
-		return c, fmt.Errorf("the payload of chunk %d (%d bytes) is not JSON", c.Seq, len(c.Payload))
 	}
 	return c, nil
+}
+
+// check is what is left to check of a decoded chunk, and most of the work.
+func check(c Chunk) error {
+	switch {
+	case jsonscan.Scan(c.Payload) != jsonscan.Invalid:
+		return nil
+	case !utf8.Valid(c.Payload):
+		return fmt.Errorf("the payload of chunk %d (%d bytes) contains invalid UTF-8", c.Seq, len(c.Payload))
+	default:
+		return fmt.Errorf("the payload of chunk %d (%d bytes) is not JSON", c.Seq, len(c.Payload))
+	}
 }
 
 // codec is gRPC's protobuf codec, given to each call, but for what is done for each command and each chunk: it encodes a

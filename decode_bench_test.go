@@ -46,7 +46,7 @@ func BenchmarkDecode(b *testing.B) {
 				if err := r.wire.Unmarshal(frame, r.wire.scratch()); err != nil {
 					b.Fatal(err)
 				}
-				if c, err := r.decode(r.wire.scratch()); err != nil || len(c.Payload) != len(payload) {
+				if c, err := r.decode(r.wire.scratch()); err != nil || check(c) != nil || len(c.Payload) != len(payload) {
 					b.Fatal(err)
 				}
 			}

@@ -25,7 +25,7 @@ import (
 // them up to 40 GB, if each vehicle sends that much. The connection's window does not bound that: gRPC gives it back as
 // data comes in, so that a slow reader holds up nobody else.
 const (
-	streamWindow = 4 << 20
+	streamWindow = 8 << 20
 	connWindow   = 16 << 20
 	readBuffer   = 128 << 10
 )

@@ -60,6 +60,7 @@ type callConfig struct {
 	observers      observers // among the sinks
 	metadata       metadata.MD
 	concurrency    int
+	aheadAfter     int // see lookahead
 }
 
 const (
@@ -80,6 +81,7 @@ func defaultConfig() config {
 			attemptTimeout: defaultAttemptTimeout,
 			reorderWindow:  defaultReorderWindow,
 			concurrency:    defaultConcurrency,
+			aheadAfter:     aheadAfter,
 		},
 	}
 }

@@ -2,8 +2,8 @@ package vehicle
 
 import (
 	"context"
+	"io"
 	"log/slog"
-	"sync"
 
 	"github.com/sovd-go/vehicle/internal/within"
 	"github.com/sovd-go/vehicle/vehiclepb"
@@ -18,7 +18,8 @@ type source interface {
 	stop()
 }
 
-// receiver receives one command's answer: it turns messages into checked chunks in order. It belongs to one goroutine.
+// receiver receives one command's answer: it turns messages into checked chunks in order. It belongs to one goroutine, but
+// for what its lookahead uses meanwhile.
 type receiver struct {
 	cmd      *prepared
 	attempts *attempts
@@ -27,7 +28,12 @@ type receiver struct {
 	clock    clock
 	ready    []Chunk
 	room     [1]Chunk // what most messages make ready
+
+	ahead *lookahead // nil while messages are received one by one
+	until int        // how many chunks are, before the next lookahead; or never
 }
+
+const never = -1
 
 // receive implements source. It receives messages until they make chunks ready. Who waits for a chunk waits in it: it is one
 // function, and RecvMsg of attempts is, since the garbage collector walks through each frame of each stack that waits.
@@ -35,6 +41,10 @@ func (r *receiver) receive() (ready []Chunk, err *Error) {
 	panicked := within.Call(func() error {
 		ready = r.ready[:0]
 		for err == nil && len(ready) == 0 {
+			if r.until == 0 {
+				ready, err = r.takeAhead(ready)
+				continue
+			}
 			message := r.wire.scratch()
 			ready, err = r.take(message, r.attempts.RecvMsg(message), ready)
 		}
@@ -63,8 +73,50 @@ func (r *receiver) take(message *vehiclepb.CommandResponse, received error, read
 		return r.order.end(ready)
 	}
 	chunk, err := r.decode(message)
-	if err != nil {
-		return ready, newError(ErrMalformedResponse, err.Error(), err)
+	switch {
+	case err != nil:
+		return ready, malformed(err)
+	case chunk.Final:
+		r.until = never // after it nothing comes, or what is missing before it
+	case r.until > 0:
+		r.until--
+	}
+	return r.accept(chunk, ready)
+}
+
+// takeAhead takes what a lookahead received.
+func (r *receiver) takeAhead(ready []Chunk) (_ []Chunk, err *Error) {
+	if r.ahead == nil {
+		r.ahead = newLookahead(r, r.attempts.current)
+		r.attempts.client.spawn(r.ahead.run)
+	}
+	chunks, received := r.ahead.take()
+	for _, chunk := range chunks {
+		if ready, err = r.accept(chunk, ready); err != nil || r.order.complete {
+			return ready, err
+		}
+	}
+	if len(chunks) > 0 {
+		return ready, nil
+	}
+	r.ahead, r.until = nil, r.attempts.call.aheadAfter
+	switch failure, ours := received.(*Error); { //nolint:errorlint // run of a lookahead says what it puts
+	case received == nil: // a final chunk, and another one is missing
+		r.until = never
+	case ours:
+		return ready, failure
+	case received == io.EOF: //nolint:errorlint // gRPC returns it as it is
+		return r.order.end(ready)
+	default:
+		return ready, r.attempts.failed(received)
+	}
+	return ready, nil
+}
+
+// accept checks a chunk and puts it in its order.
+func (r *receiver) accept(chunk Chunk, ready []Chunk) ([]Chunk, *Error) {
+	if err := check(chunk); err != nil {
+		return ready, malformed(err)
 	}
 	ready, failure := r.order.accept(chunk, ready)
 	if r.order.complete {
@@ -73,96 +125,11 @@ func (r *receiver) take(message *vehiclepb.CommandResponse, received error, read
 	return ready, failure
 }
 
-func (r *receiver) stop() { r.attempts.abandon() }
+func malformed(err error) *Error { return newError(ErrMalformedResponse, err.Error(), err) }
 
-// pump receives in a goroutine of its own while sinks are being written to, so that what came in the
-// meantime goes to them in one batch. What waits is bounded; when the bound is reached the pump stops receiving, and
-// HTTP/2 flow control slows the vehicle.
-type pump struct {
-	from *receiver
-
-	mu       sync.Mutex
-	arrived  sync.Cond // chunks, or the end
-	room     sync.Cond
-	queue    []Chunk
-	taken    []Chunk // given out by receive; its array is used again
-	bytes    int     // of the payloads in queue
-	err      *Error
-	finished bool // nothing more will be queued
-	stopped  bool // nobody wants more
-}
-
-// How much a pump holds. One message is always taken, whatever its size.
-const (
-	pumpChunks = 1024
-	pumpBytes  = 4 << 20
-)
-
-func newPump(from *receiver) *pump {
-	p := &pump{from: from}
-	p.arrived.L, p.room.L = &p.mu, &p.mu
-	return p
-}
-
-// run receives until the answer has ended.
-func (p *pump) run() {
-	for more := true; more; {
-		ready, err := p.from.receive()
-		if err != nil {
-			p.from.stop()
-		}
-		more = p.put(ready, err)
-	}
-	p.from.stop() // where the answer did not complete
-}
-
-// put queues chunks and waits for room for the next. It says whether there is a next.
-func (p *pump) put(ready []Chunk, err *Error) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.queue == nil {
-		p.queue = make([]Chunk, 0, 4) // most answers are short
-	}
-	p.queue = append(p.queue, ready...)
-	for _, c := range ready {
-		p.bytes += len(c.Payload)
-	}
-	p.err = err
-	p.finished = err != nil || p.from.order.complete
-	p.arrived.Signal()
-	for !p.finished && !p.stopped && (len(p.queue) >= pumpChunks || p.bytes >= pumpBytes) {
-		p.room.Wait()
-	}
-	if p.stopped && !p.finished {
-		p.finished = true
-		p.arrived.Broadcast()
-	}
-	return !p.finished
-}
-
-// receive takes all that waits.
-func (p *pump) receive() ([]Chunk, *Error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for len(p.queue) == 0 && !p.finished {
-		p.arrived.Wait()
-	}
-	if len(p.queue) == 0 {
-		return nil, p.err
-	}
-	clear(p.taken) // let go of the payloads
-	p.taken, p.queue, p.bytes = p.queue, p.taken[:0], 0
-	p.room.Signal()
-	return p.taken, nil
-}
-
-// stop waits until the pump has ended; the command's context must have ended, or its answer.
-func (p *pump) stop() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stopped = true
-	p.room.Signal()
-	for !p.finished {
-		p.arrived.Wait()
+func (r *receiver) stop() {
+	r.attempts.abandon()
+	if r.ahead != nil {
+		r.ahead.stop()
 	}
 }

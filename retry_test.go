@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -250,41 +251,43 @@ func TestDeadlinesAndWaits(t *testing.T) {
 			opts:    []vehicle.CallOption{vehicle.WithAttemptTimeout(5 * time.Minute)}, took: 41 * s, attempts: 2}, // a ping after 30 s, no answer for 10 s, a wait of 1 s
 	}
 	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				server := vt.NewServer(t, vt.On("Scripted", tt.scripts...), permitPings())
-				client := server.Client(t, exactly())
-				if err := client.WaitReady(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				ctx := t.Context()
-				if tt.timeout > 0 {
-					var cancel context.CancelFunc
-					ctx, cancel = context.WithTimeout(ctx, tt.timeout)
-					defer cancel()
-				}
-				if tt.cancel > 0 {
-					var cancel context.CancelFunc
-					ctx, cancel = context.WithCancel(ctx)
-					time.AfterFunc(tt.cancel, cancel)
-				}
-				start := time.Now()
-				res, err := client.Execute(ctx, command("Scripted"), tt.opts...)
-				if took := time.Since(start).Round(time.Millisecond); took != tt.took {
-					t.Errorf("took: got %v, want %v", took, tt.took)
-				}
-				if !errors.Is(err, tt.want) || tt.also != nil && !errors.Is(err, tt.also) {
-					t.Errorf("error: got %v, want %v and %v", err, tt.want, tt.also)
-				}
-				if err != nil && !strings.Contains(err.Error(), tt.text) {
-					t.Errorf("error: got %q, want %q in it", err, tt.text)
-				}
-				if res.Attempts != tt.attempts {
-					t.Errorf("attempts: got %d, want %d", res.Attempts, tt.attempts)
-				}
+		for how, after := range map[string]int{"": 64, ", in a long answer": 1} {
+			t.Run(name+how, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					server := vt.NewServer(t, vt.On("Scripted", tt.scripts...), permitPings())
+					client := server.Client(t, exactly())
+					if err := client.WaitReady(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					ctx := t.Context()
+					if tt.timeout > 0 {
+						var cancel context.CancelFunc
+						ctx, cancel = context.WithTimeout(ctx, tt.timeout)
+						defer cancel()
+					}
+					if tt.cancel > 0 {
+						var cancel context.CancelFunc
+						ctx, cancel = context.WithCancel(ctx)
+						time.AfterFunc(tt.cancel, cancel)
+					}
+					start := time.Now()
+					res, err := client.Execute(ctx, command("Scripted"), append(slices.Clip(tt.opts), vehicle.WithLookaheadAfter(after))...)
+					if took := time.Since(start).Round(time.Millisecond); took != tt.took {
+						t.Errorf("took: got %v, want %v", took, tt.took)
+					}
+					if !errors.Is(err, tt.want) || tt.also != nil && !errors.Is(err, tt.also) {
+						t.Errorf("error: got %v, want %v and %v", err, tt.want, tt.also)
+					}
+					if err != nil && !strings.Contains(err.Error(), tt.text) {
+						t.Errorf("error: got %q, want %q in it", err, tt.text)
+					}
+					if res.Attempts != tt.attempts {
+						t.Errorf("attempts: got %d, want %d", res.Attempts, tt.attempts)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 

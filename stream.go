@@ -36,7 +36,8 @@ type Stream struct {
 // the command, with [ErrCanceled] unless the final chunk has been seen. When the loop is over the sinks have got End.
 //
 // The iterator is single-use: a command runs once. Using it again yields [ErrInvalidCommand].
-// While the loop's body runs, the client goes on receiving for the sinks, and without sinks waits.
+// While the loop's body runs, the client goes on receiving: with sinks up to 1,024 chunks or 4 MiB, without them, of a long
+// answer, up to 64 chunks or 1 MiB. Then HTTP/2's flow control slows the vehicle.
 func (s *Stream) Chunks() iter.Seq2[Chunk, error] {
 	return func(yield func(Chunk, error) bool) {
 		if !s.used.CompareAndSwap(false, true) {
@@ -169,13 +170,14 @@ func (r *run) stop(cause error) {
 	r.ending.end(cause)
 }
 
-// receive sets up where the chunks come from. With sinks a goroutine receives while they write; without, nothing
-// is gained by it.
+// receive sets up where the chunks come from. With sinks a goroutine receives while they write; without, one does
+// that for a long answer while it is checked.
 func (r *run) receive() {
-	r.receiver = receiver{cmd: &r.cmd, attempts: &r.attempts, order: &r.order, wire: &r.wire}
+	r.receiver = receiver{cmd: &r.cmd, attempts: &r.attempts, order: &r.order, wire: &r.wire, until: r.call.aheadAfter}
 	r.receiver.ready = r.receiver.room[:0]
 	r.from = &r.receiver
 	if len(r.call.sinks) > 0 {
+		r.receiver.until = never
 		pump := newPump(&r.receiver)
 		r.from = pump
 		r.client.spawn(pump.run)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -29,7 +30,7 @@ func last(m *vehiclepb.CommandResponse) *vehiclepb.CommandResponse {
 }
 
 // What a vehicle may send, and what becomes of it: over TCP, and the same without a sink, where the
-// loop's goroutine receives, and with one, where a pump does.
+// loop's goroutine receives, with one, where a pump does, and as a long answer, where a lookahead does.
 func TestReceive(t *testing.T) {
 	t.Parallel()
 	broken := vt.Script{vt.Send(`0`, `1`), vt.SendBytes([]byte{0x0a, 0xff, 0x01})}
@@ -134,16 +135,19 @@ func TestReceive(t *testing.T) {
 			scripts: []vt.Script{{vt.Send(`0`), vt.Cut()}}, want: []string{"0"}, attempts: 4, replayed: 3, err: vehicle.ErrUnavailable},
 	}
 	for name, tt := range tests {
-		for _, with := range []string{"without a sink", "with a sink"} {
+		for _, with := range []string{"without a sink", "with a sink", "as a long answer"} {
 			t.Run(name+" "+with, func(t *testing.T) {
 				t.Parallel()
 				server := vt.NewServer(t, vt.WithTCP(), vt.On("Scripted", tt.scripts...))
 				client := server.Client(t, vehicle.WithMaxMessageSize(64<<10), quickly())
 				cmd := command("Scripted")
 				sink := newRecorder(t)
-				opts := tt.opts
-				if with == "with a sink" {
-					opts = append(slices.Clip(opts), vehicle.WithSink(sink))
+				opts := slices.Clip(tt.opts)
+				switch with {
+				case "with a sink":
+					opts = append(opts, vehicle.WithSink(sink))
+				case "as a long answer":
+					opts = append(opts, vehicle.WithLookaheadAfter(1))
 				}
 				stream := client.Stream(t.Context(), cmd, opts...)
 				var got []string
@@ -405,5 +409,84 @@ func TestInterceptorPanics(t *testing.T) {
 		if !errors.Is(err, vehicle.ErrInternal) || !strings.Contains(err.Error(), "with a string") {
 			t.Errorf("Execute: got %v, want ErrInternal that tells of the panic", err)
 		}
+	}
+}
+
+// faltering is a stream that does something else than receive its third message.
+type faltering struct {
+	grpc.ClientStream
+	received int
+	does     func()
+}
+
+func (s *faltering) RecvMsg(m any) error {
+	if s.received++; s.received == 3 {
+		s.does()
+	}
+	return s.ClientStream.RecvMsg(m)
+}
+
+// An interceptor that panics between two messages, or ends the goroutine as t.FailNow does, ends the command, in whichever
+// goroutine it ran.
+func TestInterceptorBreaksTheReceiving(t *testing.T) {
+	t.Parallel()
+	for name, does := range map[string]func(){"panics": func() { panic("interceptor") }, "ends the goroutine": runtime.Goexit} {
+		for where, opt := range map[string]vehicle.Option{"with a sink": vehicle.WithSink(newRecorder(t)), "as a long answer": vehicle.WithLookaheadAfter(1)} {
+			t.Run(name+" "+where, func(t *testing.T) {
+				t.Parallel()
+				client := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(numbered(5)...)})).Client(t, opt, vehicle.WithDialOptions(grpc.WithStreamInterceptor(
+					func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+						s, err := next(ctx, desc, cc, method, opts...)
+						return &faltering{ClientStream: s, does: does}, err
+					})))
+				res, err := client.Execute(t.Context(), command("Scripted"))
+				if !errors.Is(err, vehicle.ErrInternal) || res.Chunks != 2 {
+					t.Errorf("got %v after %d chunks, want ErrInternal after 2", err, res.Chunks)
+				}
+			})
+		}
+	}
+}
+
+// Who leaves the loop over a long answer leaves nothing behind: the vehicle is told, and no goroutine holds up Close.
+func TestLeavingALongAnswer(t *testing.T) {
+	t.Parallel()
+	server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Send(numbered(1000)...), vt.Stall()}))
+	client := server.Client(t)
+	n := 0
+	for _, err := range client.Stream(t.Context(), command("Scripted")).Chunks() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n++; n == 500 {
+			break
+		}
+	}
+	if end, err := server.Requests()[0].Wait(t.Context()); err != nil || end.How != vt.Canceled {
+		t.Errorf("got %v and %v, want canceled", end, err)
+	}
+	if err := client.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+func TestCloseInALongAnswer(t *testing.T) {
+	t.Parallel()
+	server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Send(numbered(1000)...), vt.Stall()}))
+	client := server.Client(t)
+	n := 0
+	var last error
+	for _, err := range client.Stream(t.Context(), command("Scripted")).Chunks() {
+		if last = err; err != nil {
+			break
+		}
+		if n++; n == 500 {
+			if err := client.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		}
+	}
+	if n != 500 || !errors.Is(last, vehicle.ErrClosed) {
+		t.Errorf("got %d chunks and %v, want 500 and ErrClosed", n, last)
 	}
 }

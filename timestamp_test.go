@@ -141,6 +141,9 @@ func TestDecode(t *testing.T) {
 			t.Parallel()
 			before := time.Now()
 			got, err := (&receiver{cmd: &cmd, wire: testCodec(cmd.request)}).decode(tt.message)
+			if err == nil {
+				err = check(got)
+			}
 			if tt.err != "" {
 				if err == nil || err.Error() != tt.err {
 					t.Errorf("got error %v, want %s", err, tt.err)

@@ -1,0 +1,182 @@
+package vehicle
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/sovd-go/vehicle/internal/within"
+)
+
+// pump receives in a goroutine of its own while sinks are being written to, so that what came in the
+// meantime goes to them in one batch. What waits is bounded; when the bound is reached the pump stops receiving, and
+// HTTP/2 flow control slows the vehicle.
+type pump struct {
+	from *receiver
+	queue
+}
+
+// How much a pump holds. One message is always taken, whatever its size.
+const (
+	pumpChunks = 1024
+	pumpBytes  = 4 << 20
+)
+
+func newPump(from *receiver) *pump {
+	p := &pump{from: from}
+	p.init(pumpChunks, pumpBytes)
+	return p
+}
+
+// run receives until the answer has ended.
+func (p *pump) run() {
+	defer p.from.stop() // where the answer did not complete
+	defer func() { p.put(nil, true, newError(ErrInternal, errEnded.Error(), errEnded)) }()
+	for more := true; more; {
+		ready, err := p.from.receive()
+		if err != nil {
+			p.from.stop()
+			more = p.put(ready, true, err)
+		} else {
+			more = p.put(ready, p.from.order.complete, nil)
+		}
+	}
+}
+
+// receive implements source. It takes all that waits.
+func (p *pump) receive() ([]Chunk, *Error) {
+	chunks, err := p.take()
+	failure, _ := err.(*Error) //nolint:errorlint // run puts no other
+	return chunks, failure
+}
+
+// lookahead receives the messages of an attempt in a goroutine of its own while those before them are checked and handed to the
+// caller: it does for a long answer without sinks what a pump does with them. It ends with the attempt, or with a
+// final chunk.
+type lookahead struct {
+	from *receiver
+	at   *attempt
+	one  [1]Chunk
+	queue
+}
+
+const (
+	// aheadAfter is how many chunks of an attempt make an answer a long one. Most have fewer, and need no other goroutine.
+	aheadAfter = 64
+	// How much a lookahead holds. More is no faster.
+	aheadChunks = 64
+	aheadBytes  = 1 << 20
+)
+
+func newLookahead(from *receiver, at *attempt) *lookahead {
+	l := &lookahead{from: from, at: at}
+	l.init(aheadChunks, aheadBytes)
+	return l
+}
+
+// run receives until there is nothing more. What it puts at the end is an *Error, what gRPC said, or nil after a final chunk.
+func (l *lookahead) run() {
+	defer l.put(nil, true, errEnded)
+	panicked := within.Call(func() error {
+		for more := true; more; {
+			more = l.next()
+		}
+		return nil
+	})
+	if panicked != nil {
+		l.put(nil, true, l.from.broke(panicked))
+	}
+}
+
+// errEnded is seen where an interceptor has ended the goroutine that received.
+var errEnded = errors.New("vehicle: the goroutine that receives has ended")
+
+// next receives a message. It says whether there may be another.
+func (l *lookahead) next() bool {
+	message := l.from.wire.scratch()
+	l.at.waitFrom(l.from.attempts.call.idleTimeout)
+	err := l.at.RecvMsg(message)
+	l.at.waited()
+	if err != nil {
+		return l.put(nil, true, err)
+	}
+	if l.one[0], err = l.from.decode(message); err != nil {
+		return l.put(nil, true, malformed(err))
+	}
+	return l.put(l.one[:], l.one[0].Final, nil)
+}
+
+// queue is chunks on their way from one goroutine to another.
+type queue struct {
+	chunksLimit, bytesLimit int
+
+	mu       sync.Mutex
+	arrived  sync.Cond // chunks, or the end
+	room     sync.Cond
+	chunks   []Chunk
+	taken    []Chunk // given out by take; its array is used again
+	bytes    int     // of the payloads in chunks
+	err      error
+	finished bool // nothing more will be put
+	stopped  bool // nobody wants more
+}
+
+func (q *queue) init(chunks, bytes int) {
+	q.chunksLimit, q.bytesLimit = chunks, bytes
+	q.arrived.L, q.room.L = &q.mu, &q.mu
+}
+
+// put queues chunks and waits for room for the next. It says whether there is a next. Once the last has been put, it does
+// nothing.
+func (q *queue) put(chunks []Chunk, last bool, err error) (more bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.finished {
+		return false
+	}
+	if q.chunks == nil {
+		q.chunks = make([]Chunk, 0, 4) // most answers are short
+	}
+	q.chunks = append(q.chunks, chunks...)
+	for _, c := range chunks {
+		q.bytes += len(c.Payload)
+	}
+	q.err = err
+	q.finished = last
+	q.arrived.Signal()
+	for !q.finished && !q.stopped && (len(q.chunks) >= q.chunksLimit || q.bytes >= q.bytesLimit) {
+		q.room.Wait()
+	}
+	if q.stopped && !q.finished {
+		q.finished = true
+		q.arrived.Broadcast()
+	}
+	return !q.finished
+}
+
+// take waits for chunks and takes all that wait. Where there are none, the last has been put.
+func (q *queue) take() ([]Chunk, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.chunks) == 0 && !q.finished {
+		q.arrived.Wait()
+	}
+	if len(q.chunks) == 0 {
+		return nil, q.err
+	}
+	clear(q.taken) // let go of the payloads
+	q.taken, q.chunks, q.bytes = q.chunks, q.taken[:0], 0
+	q.room.Signal()
+	return q.taken, nil
+}
+
+// stop waits until the last has been put. Whoever puts must have been told, by the end of its context, if it may be waiting
+// for something else.
+func (q *queue) stop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stopped = true
+	q.room.Signal()
+	for !q.finished {
+		q.arrived.Wait()
+	}
+}
