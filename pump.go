@@ -2,6 +2,7 @@ package vehicle
 
 import (
 	"errors"
+	"runtime"
 	"sync"
 
 	"github.com/sovd-go/vehicle/internal/within"
@@ -159,6 +160,11 @@ func (q *queue) take() ([]Chunk, error) {
 	defer q.mu.Unlock()
 	for len(q.chunks) == 0 && !q.finished {
 		q.arrived.Wait()
+		if !q.finished { // what came with this chunk is about to be put, and belongs into the same batch
+			q.mu.Unlock()
+			runtime.Gosched()
+			q.mu.Lock()
+		}
 	}
 	if len(q.chunks) == 0 {
 		return nil, q.err
