@@ -132,8 +132,8 @@ type attempts struct {
 	free       int32 // of freeRetries
 
 	delivered int                         // the sequencer's count when the budgets below were last full
-	spent     int                         // of MaxRetries
-	timeouts  int                         // of TimeoutRetries
+	spent     int32                       // of MaxRetries
+	timeouts  int32                       // of TimeoutRetries
 	delays    *backoff.ExponentialBackOff // nil: from the base delay
 }
 
@@ -509,7 +509,7 @@ func (a *attempts) again(f failure) (time.Duration, bool) {
 		return 0, true
 	}
 	policy := a.call.retry.withDefaults()
-	var budget *int
+	var budget *int32
 	var limit int
 	switch {
 	case f.Code == codes.Unavailable, f.Code == codes.ResourceExhausted && f.retryInfo:
@@ -519,7 +519,7 @@ func (a *attempts) again(f failure) (time.Duration, bool) {
 	default:
 		return 0, false
 	}
-	if *budget >= limit {
+	if int(*budget) >= limit {
 		return 0, false
 	}
 	*budget++
