@@ -38,7 +38,7 @@ func (p *pump) run() {
 			p.from.stop()
 			more = p.put(ready, true, err)
 		} else {
-			more = p.put(ready, p.from.order.complete, nil)
+			more = p.put(ready, p.from.attempts.order.complete, nil)
 		}
 	}
 }

@@ -23,7 +23,6 @@ type source interface {
 type receiver struct {
 	cmd      *prepared
 	attempts *attempts
-	order    *sequencer
 	wire     *codec
 	clock    clock
 	ready    []Chunk
@@ -70,7 +69,7 @@ func (r *receiver) take(message *vehiclepb.CommandResponse, received error, read
 	case *Error:
 		return ready, err
 	default: // io.EOF
-		return r.order.end(ready)
+		return r.attempts.order.end(ready)
 	}
 	chunk, err := r.decode(message)
 	switch {
@@ -92,7 +91,7 @@ func (r *receiver) takeAhead(ready []Chunk) (_ []Chunk, err *Error) {
 	}
 	chunks, received := r.ahead.take()
 	for _, chunk := range chunks {
-		if ready, err = r.accept(chunk, ready); err != nil || r.order.complete {
+		if ready, err = r.accept(chunk, ready); err != nil || r.attempts.order.complete {
 			return ready, err
 		}
 	}
@@ -106,7 +105,7 @@ func (r *receiver) takeAhead(ready []Chunk) (_ []Chunk, err *Error) {
 	case ours:
 		return ready, failure
 	case received == io.EOF: //nolint:errorlint // gRPC returns it as it is
-		return r.order.end(ready)
+		return r.attempts.order.end(ready)
 	default:
 		return ready, r.attempts.failed(received)
 	}
@@ -118,8 +117,8 @@ func (r *receiver) accept(chunk Chunk, ready []Chunk) ([]Chunk, *Error) {
 	if err := check(chunk); err != nil {
 		return ready, malformed(err)
 	}
-	ready, failure := r.order.accept(chunk, ready)
-	if r.order.complete {
+	ready, failure := r.attempts.order.accept(chunk, ready)
+	if r.attempts.order.complete {
 		r.attempts.finish()
 	}
 	return ready, failure

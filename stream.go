@@ -173,7 +173,7 @@ func (r *run) stop(cause error) {
 // receive sets up where the chunks come from. With sinks a goroutine receives while they write; without, one does
 // that for a long answer while it is checked.
 func (r *run) receive() {
-	r.receiver = receiver{cmd: &r.cmd, attempts: &r.attempts, order: &r.order, wire: &r.wire, until: r.call.aheadAfter}
+	r.receiver = receiver{cmd: &r.cmd, attempts: &r.attempts, wire: &r.wire, until: r.call.aheadAfter}
 	r.receiver.ready = r.receiver.room[:0]
 	r.from = &r.receiver
 	if len(r.call.sinks) > 0 {
