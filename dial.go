@@ -19,13 +19,13 @@ import (
 )
 
 // How much a server may send before it is read, in bytes, and how much is read at a time. gRPC's own windows begin at 64 KiB
-// and grow up to 16 MiB by what it measures; fixed ones spare a fast stream the stops until then. Of one answer of 200-byte
-// chunks, client and server sharing two cores, windows of 1, 2, 4 and 8 MiB let through 1.0, 1.1, 1.1 and 1.2 times as
-// many a second as the generated stub with its defaults. A stream that nobody reads holds up to a window: 10,000 of
-// them up to 80 GB, if each vehicle sends that much. The connection's window does not bound that: gRPC gives it back as
+// and grow up to 16 MiB by what it measures; fixed ones spare a fast stream the stops until then. Of one long
+// answer, client and server sharing two cores, windows of 2, 4 and 8 MiB let through the same within the noise, and those of
+// 1 MiB a tenth less. A stream that nobody reads holds up to a window: 10,000 of
+// them up to 40 GB, if each vehicle sends that much. The connection's window does not bound that: gRPC gives it back as
 // data comes in, so that a slow reader holds up nobody else.
 const (
-	streamWindow = 8 << 20
+	streamWindow = 4 << 20
 	connWindow   = 16 << 20
 	readBuffer   = 128 << 10
 )

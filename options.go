@@ -270,7 +270,7 @@ func WithLogger(logger *slog.Logger) Option {
 // moved to another connection before it was sent, because the first was full; the metadata x-sovd-attempt tells. gRPC's own
 // retry is off, whatever a service config says, since it would send a command of [Command].Once twice.
 //
-// The SDK's own are windows of 8 MiB for a stream and 16 MiB for a connection, which is also what a stream may hold in memory
+// The SDK's own are windows of 4 MiB for a stream and 16 MiB for a connection, which is also what a stream may hold in memory
 // that nobody reads, and read buffers of 128 KiB for a connection. With very many slow streams give grpc.WithInitialWindowSize a smaller one.
 func WithDialOptions(opts ...grpc.DialOption) Option {
 	opts = slices.Clone(opts)

@@ -16,22 +16,16 @@ type pump struct {
 	queue
 }
 
-// How much a pump holds. One message is always taken, whatever its size.
-const (
-	pumpChunks = 1024
-	pumpBytes  = 4 << 20
-)
-
 func newPump(from *receiver) *pump {
 	p := &pump{from: from}
-	p.init(pumpChunks, pumpBytes)
+	p.init()
 	return p
 }
 
 // run receives until the answer has ended.
 func (p *pump) run() {
 	defer p.from.stop() // where the answer did not complete
-	defer func() { p.put(nil, true, newError(ErrInternal, errEnded.Error(), errEnded)) }()
+	defer p.put(nil, true, errEnded)
 	for more := true; more; {
 		ready, err := p.from.receive()
 		if err != nil {
@@ -46,8 +40,14 @@ func (p *pump) run() {
 // receive implements source. It takes all that waits.
 func (p *pump) receive() ([]Chunk, *Error) {
 	chunks, err := p.take()
-	failure, _ := err.(*Error) //nolint:errorlint // run puts no other
-	return chunks, failure
+	switch err := err.(type) { //nolint:errorlint // run puts no other
+	case nil:
+		return chunks, nil
+	case *Error:
+		return chunks, err
+	default:
+		return chunks, newError(ErrInternal, err.Error(), err)
+	}
 }
 
 // lookahead receives the messages of an attempt in a goroutine of its own while those before them are checked and handed to the
@@ -60,17 +60,12 @@ type lookahead struct {
 	queue
 }
 
-const (
-	// aheadAfter is how many chunks of an attempt make an answer a long one. Most have fewer, and need no other goroutine.
-	aheadAfter = 64
-	// How much a lookahead holds. More is no faster.
-	aheadChunks = 64
-	aheadBytes  = 1 << 20
-)
+// aheadAfter is how many chunks make an answer a long one. Most have fewer, and need no other goroutine.
+const aheadAfter = 64
 
 func newLookahead(from *receiver, at *attempt) *lookahead {
 	l := &lookahead{from: from, at: at}
-	l.init(aheadChunks, aheadBytes)
+	l.init()
 	return l
 }
 
@@ -89,7 +84,7 @@ func (l *lookahead) run() {
 }
 
 // errEnded is seen where an interceptor has ended the goroutine that received.
-var errEnded = errors.New("vehicle: the goroutine that receives has ended")
+var errEnded = errors.New("the goroutine that receives has ended")
 
 // next receives a message. It says whether there may be another.
 func (l *lookahead) next() bool {
@@ -108,8 +103,6 @@ func (l *lookahead) next() bool {
 
 // queue is chunks on their way from one goroutine to another.
 type queue struct {
-	chunksLimit, bytesLimit int
-
 	mu       sync.Mutex
 	arrived  sync.Cond // chunks, or the end
 	room     sync.Cond
@@ -121,8 +114,13 @@ type queue struct {
 	stopped  bool // nobody wants more
 }
 
-func (q *queue) init(chunks, bytes int) {
-	q.chunksLimit, q.bytesLimit = chunks, bytes
+// How much a queue holds. One message is always taken, whatever its size.
+const (
+	queueChunks = 1024
+	queueBytes  = 4 << 20
+)
+
+func (q *queue) init() {
 	q.arrived.L, q.room.L = &q.mu, &q.mu
 }
 
@@ -144,7 +142,7 @@ func (q *queue) put(chunks []Chunk, last bool, err error) (more bool) {
 	q.err = err
 	q.finished = last
 	q.arrived.Signal()
-	for !q.finished && !q.stopped && (len(q.chunks) >= q.chunksLimit || q.bytes >= q.bytesLimit) {
+	for !q.finished && !q.stopped && (len(q.chunks) >= queueChunks || q.bytes >= queueBytes) {
 		q.room.Wait()
 	}
 	if q.stopped && !q.finished {
