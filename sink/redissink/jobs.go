@@ -31,6 +31,8 @@ type batch struct {
 	entries []uint64
 	ends    []int // of the events, in text
 	text    []byte
+
+	withdrawn uint64 // an entry that is to go; 0: none
 }
 
 func (s *Sink) batch(r *run) *batch {
@@ -171,8 +173,8 @@ type appending struct {
 }
 
 func (a *appending) commands(ctx context.Context) (int, []redis.Cmder) {
-	args := make([]any, 0, 5+2*len(a.entries))
-	args = append(args, a.run.channel, a.run.number, a.config.maxLen, a.config.ttl.Milliseconds(), a.run.last)
+	args := make([]any, 0, 6+2*len(a.entries))
+	args = append(args, a.run.channel, a.run.number, a.config.maxLen, a.config.ttl.Milliseconds(), a.run.last, a.withdrawn)
 	for i, n := range a.entries {
 		args = append(args, n, a.event(i))
 	}

@@ -10,7 +10,8 @@ import (
 // A command's stream has an entry for each event, with the id <run>-<n>. The run numbers grow from one
 // run of a command to the next, so that Redis refuses what a replaced run still sends. n follows the
 // events: 0 is a mark that the run has begun, a chunk has its sequence number plus one, and the last
-// event has endEntry. So an event that is sent again is refused as well.
+// event has endEntry. So an event that is sent again is refused as well. An end that did not come true is withdrawn by one
+// that has the next n.
 //
 // Field "e" is the event's JSON. Field "p" is the n of the event before it: a follower that finds
 // another one than it has seen knows that something was trimmed, or lost in a failover.
@@ -89,11 +90,12 @@ return tonumber(ARGV[1])
 // publisher that keeps no streams.
 //
 // KEYS: the stream. ARGV: the channel, the run, the length to trim to (0: none), ttl in ms (0: none), the n
-// of the event before, and then n and JSON of each event.
+// of the event before, that of an event to withdraw (0: none), and then n and JSON of each event.
 var appendScript = newScript(lastRun + `
 local stream, channel, run, before = KEYS[1], ARGV[1], ARGV[2], ARGV[5]
 local fresh, top = {}, nil
-for i = 6, #ARGV, 2 do
+if ARGV[6] ~= '0' then redis.call('XDEL', stream, run .. '-' .. ARGV[6]) end
+for i = 7, #ARGV, 2 do
   local n, event, added = ARGV[i], ARGV[i + 1], nil
   if ARGV[3] ~= '0' then
     added = redis.pcall('XADD', stream, 'MAXLEN', '~', ARGV[3], run .. '-' .. n, 'p', before, 'e', event)

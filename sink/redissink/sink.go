@@ -67,6 +67,7 @@ type run struct {
 	pending *request // its caller no longer waits; it may still be on its way
 	busy    atomic.Bool
 	ended   *vehicle.Result // what was published with the final chunk, if anything
+	told    bool            // that may have been, whether or not it is known
 	buffer  *[]byte         // of the call's requests; nil once one is left to itself
 }
 
@@ -96,7 +97,9 @@ func (s *Sink) closed() error {
 	}
 }
 
-// Write publishes a response event for each chunk.
+// Write publishes a response event for each chunk, and where nothing can follow the command's end as well. If such a Write then
+// fails because its answer was lost, a subscriber may see a status event and then the error event of the command.
+// A stream loses the status again.
 func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 	if len(chunks) == 0 {
 		return nil
@@ -124,6 +127,7 @@ func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 			end, _ = told.Result.(*vehicle.Result)
 		}
 		if end != nil {
+			r.told = true
 			b.add(endEntry, endEvent(*end))
 		}
 		if err := s.do(ctx, r, op, b.job()); err != nil {
@@ -155,8 +159,11 @@ func (s *Sink) End(ctx context.Context, res vehicle.Result) error {
 	if r.ended != nil && r.ended.Status == res.Status && r.ended.FinishedAt.Equal(res.FinishedAt) {
 		return nil
 	}
-	b := s.batch(r)
-	b.add(endEntry, endEvent(res))
+	b, entry := s.batch(r), endEntry
+	if r.told { // followers that have seen it are gone, and those that come must not see it
+		b.withdrawn, entry = endEntry, endEntry+1
+	}
+	b.add(entry, endEvent(res))
 	return s.do(ctx, r, op, b.job())
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/internal/lastly"
@@ -80,5 +81,33 @@ func TestAnEndThatWasToldAndDoesNotComeTrueIsAnError(t *testing.T) {
 	must(t, err)
 	if len(got) != 2 || got[1].Event != "error" {
 		t.Errorf("got %+v, want a response and an error", got)
+	}
+}
+
+// The Write with which the end was published may fail without anybody knowing that it was: followers that come later are told
+// what came of the command, and not what was to be expected.
+func TestAnEndThatWasPublishedByAWriteThatFailedIsWithdrawn(t *testing.T) {
+	t.Parallel()
+	direct, cmd := connect(t, sharedURL), newCommand()
+	p, url := newProxy(t, sharedURL, "evalsha")
+	s := newSink(t, connect(t, url, func(o *redis.Options) { o.MaxRetries = -1 }), streams(), redissink.WithRetryFor(-1))
+	must(t, s.Begin(t.Context(), cmd))
+	chunks, res := answer(cmd, 2), completed(cmd)
+	must(t, s.Write(t.Context(), chunks[:1]))
+	teller := lastly.NewTeller(&res)
+	p.losing.Store(1)
+	if err := s.Write(teller.Next(t.Context(), s, true), chunks[1:]); err == nil {
+		t.Fatal("got no error from the Write whose answer is lost")
+	}
+	published, err := collect(redissink.Follow(t.Context(), direct, cmd.ID))
+	must(t, err)
+	if len(published) != 3 || published[2].Event != "status" {
+		t.Fatalf("got %+v before the End, want two responses and a status", published)
+	}
+	must(t, s.End(t.Context(), vehicle.Result{Command: cmd, Status: vehicle.StatusFailed, Err: errors.New("no answer")}))
+	got, err := collect(redissink.Follow(t.Context(), direct, cmd.ID))
+	must(t, err)
+	if len(got) != 3 || got[2].Event != "error" {
+		t.Errorf("got %+v, want two responses and an error", got)
 	}
 }
