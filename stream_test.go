@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -488,5 +489,63 @@ func TestCloseInALongAnswer(t *testing.T) {
 	}
 	if n != 500 || !errors.Is(last, vehicle.ErrClosed) {
 		t.Errorf("got %d chunks and %v, want 500 and ErrClosed", n, last)
+	}
+}
+
+// counted is a stream that knows how many receive from it.
+type counted struct {
+	grpc.ClientStream
+	now, most *atomic.Int32
+}
+
+func (s counted) RecvMsg(m any) error {
+	if n := s.now.Add(1); n > s.most.Load() {
+		s.most.Store(n)
+	}
+	defer s.now.Add(-1)
+	err := s.ClientStream.RecvMsg(m)
+	if err != nil {
+		time.Sleep(time.Second) // of the bubble: whoever does not wait is seen
+	}
+	return err
+}
+
+// One goroutine receives at a time, and none when the loop has been left.
+func TestALongAnswerIsReceivedByOneAtATime(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		script vt.Script
+		leave  int // after so many chunks; 0: not before it is over
+	}{
+		"the loop is left":                        {vt.Script{vt.Send(`0`, `1`, `2`), vt.Stall()}, 2},
+		"the final chunk comes before the others": {vt.Script{vt.SendRaw(last(seq(2, `2`)), seq(0, `0`), seq(1, `1`)), vt.Stall()}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var now, most atomic.Int32
+				client := vt.NewServer(t, vt.On("Scripted", tt.script)).Client(t, vehicle.WithLookaheadAfter(1), vehicle.WithDialOptions(grpc.WithStreamInterceptor(
+					func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+						s, err := next(ctx, desc, cc, method, opts...)
+						return counted{s, &now, &most}, err
+					})))
+				n := 0
+				for _, err := range client.Stream(t.Context(), command("Scripted")).Chunks() {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if n++; n == tt.leave {
+						break
+					}
+				}
+				if got := now.Load(); tt.leave > 0 && got != 0 {
+					t.Errorf("got %d that receive when the loop has been left, want none", got)
+				}
+				time.Sleep(100 * time.Millisecond) // the stream of a completed command is being seen off
+				if got := most.Load(); got != 1 {
+					t.Errorf("got %d that received at once, want 1", got)
+				}
+			})
+		})
 	}
 }
