@@ -241,11 +241,21 @@ func TestFollowOfAnExpiredStreamWaitsUntilCtxEnds(t *testing.T) {
 func TestFollowOfAStreamThatExpiresUnderItEnds(t *testing.T) {
 	t.Parallel()
 	rdb, cmd := connect(t, sharedURL), newCommand()
-	s := newSink(t, rdb, redissink.WithStream(0, 100*time.Millisecond))
+	s := newSink(t, rdb, streams())
 	chunks := answer(cmd, 2)
 	must(t, s.Begin(t.Context(), cmd))
 	must(t, s.Write(t.Context(), chunks[:1]))
-	got, err := collect(redissink.FollowEvery(t.Context(), rdb, cmd.ID, 50*time.Millisecond, time.Minute))
+	var got []redissink.Event
+	var err error
+	for e, failed := range redissink.FollowEvery(t.Context(), rdb, cmd.ID, 50*time.Millisecond, time.Minute) {
+		if failed != nil {
+			err = failed
+			break
+		}
+		got = append(got, e)
+		// Not sooner: a follower that finds no stream waits for one.
+		must(t, rdb.PExpire(t.Context(), redissink.StreamOf(cmd.ID), time.Millisecond).Err())
+	}
 	wantEvents(t, got, nil, events(cmd, chunks)[:1:1])
 	wantError(t, err, redissink.ErrGap, "redissink: following the events of command "+cmd.ID.String()+
 		": events are missing: the stream has expired or was deleted, and the command had not ended")
