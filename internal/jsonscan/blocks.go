@@ -11,32 +11,37 @@ const blockLen = 64
 
 // block is what 64 characters are, by their bytes alone: a bit for each, the first in the lowest one.
 type block struct {
-	quote, backslash uint64
-	open, closing    uint64 // { or [, } or ]
-	colon, comma     uint64
-	space            uint64
-	low              uint64 // control characters, and what is not ASCII
-	high             uint64 // what is not ASCII
-	digit            uint64
+	quote     uint64
+	between   uint64 // from each odd quote to before the next
+	backslash uint64
+
+	open, closing uint64 // { or [, } or ]
+	colon, comma  uint64
+	space         uint64
+	control       uint64
+
+	digit, zero, point uint64
 }
 
 // windowBlocks is how many blocks are classified at once.
-const windowBlocks = 8
+const windowBlocks = 4
 
 // blocksDepth is how deep a text may be nested for scanBlocks.
-const blocksDepth = 32
+const blocksDepth = 63
 
 // scanBlocks is Scan, 64 characters at a time. Invalid means that it cannot tell: it knows neither what is wrong, nor texts that
-// are nested more than 32 deep.
+// are nested more than 63 deep.
 //
-// No token is looked at for itself but brackets, numbers and words. What may follow what is found out for all tokens of a block
-// at once, from masks with a bit where a token begins or ends:
+// What may follow what, and what a number is, is found out for all tokens of a block at once, from masks with a bit
+// where a token begins or ends:
 //
 //   - a value follows a colon, a comma or an opening bracket, and after the first two there is one;
 //   - nothing else follows an opening bracket but a closing one;
 //   - a colon follows a key: a string that does not follow a colon.
 //
-// What is left are the brackets: they come in pairs, an array has no colon, and an object one more than commas.
+// What is left are the words, and the brackets: they come in pairs, and between two of them, what does not follow a
+// colon is a key if that is in an object, and otherwise is not. There are few branches, since what comes next is for
+// nobody to foretell.
 func scanBlocks(text []byte) Verdict {
 	var (
 		window [windowBlocks]block
@@ -48,19 +53,22 @@ func scanBlocks(text []byte) Verdict {
 		// 1: its first token follows an opening bracket, a colon or comma, a colon, a key. A text is a value, like what follows a comma.
 		opened, separated, coloned, keyed uint64 = 0, 1, 0, 0
 
-		nest  containers
-		high  uint64
+		// The brackets that are open, and in the lowest bits whether each is an object's.
+		depth, objects uint64
+
+		high  uint32 // not 0: a character is not ASCII
 		plain = true
 	)
 	for base := 0; base < len(text); base += blockLen {
 		if len(ahead) == 0 {
-			ahead = window[:fill(&window, text[base:])]
+			n, other := fill(&window, text[base:])
+			ahead, high = window[:n], high|other
 		}
 		b := &ahead[0]
 		ahead = ahead[1:]
 
-		quote := b.quote
-		if quoted&^(quote|b.backslash|b.low) == ^uint64(0) && escaped == 0 { // all of it is in a string
+		quote, between := b.quote, b.between
+		if quoted&^(quote|b.backslash|b.control) == ^uint64(0) && escaped == 0 { // all of it is in a string
 			continue
 		}
 		if b.backslash|escaped != 0 {
@@ -69,11 +77,11 @@ func scanBlocks(text []byte) Verdict {
 				return Invalid
 			}
 			quote &^= now
+			between = toggle(quote)
 		}
-		inside := toggle(quote) ^ quoted     // of a string: from its first quote to before its last one
+		inside := between ^ quoted           // of a string: from its first quote to before its last one
 		quoted = uint64(int64(inside) >> 63) //nolint:gosec // G115: all bits are the highest one
 		outside := ^(inside | quote)
-		high |= b.high
 
 		open, closing, colon, comma, space := b.open&outside, b.closing&outside, b.colon&outside, b.comma&outside, b.space&outside
 		scalar := outside &^ (open | closing | colon | comma | space)
@@ -103,28 +111,51 @@ func scanBlocks(text []byte) Verdict {
 			afterOpen&^(values|closing) |
 			values&^(afterOpen|afterSeparator) |
 			colon&^afterKey |
-			b.low&^b.high&inside // a control character
+			b.control&inside
+
+		// In an object, what does not follow a colon must not be anything but a key; elsewhere, nothing is one.
+		notInObject := (scalars|open)&^afterColon | afterKey&^colon
+
+		if scalars != 0 {
+			if inScalar != 0 { // the last one goes on in the next block
+				if last := bits.Len64(scalars) - 1; !isScalar(text, base+last, &plain) {
+					return Invalid
+				}
+			}
+			numbers := scalars & b.digit
+			if !usualNumbers(b, numbers, scalar) {
+				for at := numbers; at != 0; at &= at - 1 {
+					if !isScalar(text, base+bits.TrailingZeros64(at), &plain) {
+						return Invalid
+					}
+				}
+			}
+			for at := scalars &^ numbers; at != 0; at &= at - 1 {
+				i := bits.TrailingZeros64(at)
+				if n := wordLen(text[base+i:]); (n == 0 || scalar>>(i+n)&1 != 0) && !isScalar(text, base+i, &plain) {
+					return Invalid
+				}
+			}
+		}
+
+		done := uint64(0) // the characters that have been looked at
+		for brackets := open | closing; brackets != 0; brackets &= brackets - 1 {
+			i, upTo := bits.TrailingZeros64(brackets), brackets^(brackets-1)
+			wrong |= misplaced(depth, objects, notInObject, colon, comma) & upTo &^ done
+			opens, object := open>>i&1, uint64(text[base+i]>>5)&1 // { and } are an object's, [ and ] are not
+			wrong |= (objects&1 ^ object) &^ opens
+			objects = (objects<<1|object)&-opens | objects>>1&(opens-1)
+			depth += opens<<1 - 1
+			wrong |= depth >> 6 // too many, or less than none
+			done = upTo
+		}
+		wrong |= misplaced(depth, objects, notInObject, colon, comma) &^ done
 		if wrong != 0 {
 			return Invalid
 		}
-		for ; scalars != 0; scalars &= scalars - 1 {
-			i := bits.TrailingZeros64(scalars)
-			if end := usualEnd(text, base+i, i, b.digit); (end == 0 || end >= blockLen || scalar>>end&1 != 0) && !isScalar(text, base+i, &plain) {
-				return Invalid
-			}
-		}
-		for brackets := open | closing; brackets != 0; brackets &= brackets - 1 {
-			bit := brackets & -brackets
-			nest.count(colon&(bit-1), comma&(bit-1))
-			colon, comma = colon&^(bit-1), comma&^(bit-1)
-			if !nest.bracket(text[base+bits.TrailingZeros64(bit)], open&bit != 0, afterOpen&bit != 0) {
-				return Invalid
-			}
-		}
-		nest.count(colon, comma)
 	}
 	switch {
-	case quoted|opened|separated|nest.own != 0 || nest.depth > 0,
+	case quoted|opened|separated|depth != 0,
 		high != 0 && !utf8.Valid(text):
 		return Invalid
 	case plain:
@@ -134,17 +165,25 @@ func scanBlocks(text []byte) Verdict {
 	}
 }
 
-// fill classifies what text begins with, and returns how many blocks that is.
-func fill(window *[windowBlocks]block, text []byte) int {
-	if len(text) >= blockLen {
-		n := min(len(text)/blockLen, windowBlocks)
-		classify(&text[0], &window[0], n)
-		return n
+// misplaced is what cannot stand where it does, by the innermost bracket that is open.
+func misplaced(depth, objects, notInObject, colon, comma uint64) uint64 {
+	inObject, outermost := objects&1, (depth-1)>>63 // 1: it is so
+	return notInObject&-inObject | colon&(inObject-1) | comma&-outermost
+}
+
+// fill classifies what text begins with, and returns how many blocks that is, and 0 where all of them are ASCII.
+func fill(window *[windowBlocks]block, text []byte) (n int, high uint32) {
+	n = min(len(text)/blockLen, windowBlocks)
+	if n > 0 {
+		high = classify(&text[0], &window[0], n)
 	}
-	last := [blockLen]byte([]byte("                                                                "))
-	copy(last[:], text)
-	classify(&last[0], &window[0], 1)
-	return 1
+	if rest := text[n*blockLen:]; n < windowBlocks && len(rest) > 0 {
+		last := [blockLen]byte([]byte("                                                                "))
+		copy(last[:], rest)
+		high |= classify(&last[0], &window[n], 1)
+		n++
+	}
+	return n, high
 }
 
 // follow returns where the tokens begin that follow those that end at ends, with space between them or not. The carries
@@ -183,34 +222,26 @@ func escapes(text []byte, base int, backslash, carry uint64, plain *bool) (escap
 	return escaped, 0
 }
 
-// usualEnd returns the bit where the number or word ends that begins at bit i, which is text[at]; 0: it is an unusual one, or
-// reaches into the next block.
-func usualEnd(text []byte, at, i int, digit uint64) int {
-	if len(text)-at < len("false") {
+// usualNumbers says whether all numbers of a block that begin at the bits of starts, with a digit, are usual ones, without
+// exponents, which end where something else than a number or word does.
+func usualNumbers(b *block, starts, scalar uint64) bool {
+	// To add a digit to those that follow carries over to where they end.
+	ends := (starts + b.digit) &^ b.digit
+	fractions := ends & b.point << 1
+	ends = ends&^b.point | (fractions&b.digit+b.digit)&^b.digit
+	return fractions&^b.digit|starts&b.zero<<1&b.digit|ends&scalar == 0
+}
+
+// wordLen is the length of the word that text begins with; 0: it is none, or ends the text.
+func wordLen(text []byte) int {
+	if len(text) < len("false") {
 		return 0
 	}
-	if digit>>i&1 == 0 {
-		if text[at] != '-' {
-			word := &words[text[at]>>1&7] // which tells t, f and n apart
-			if word.text == 0 || text[at] != word.first || binary.LittleEndian.Uint32(text[at+word.more:]) != word.text {
-				return 0
-			}
-			return i + 4 + word.more
-		}
-		i, at = i+1, at+1
-	}
-	n := bits.TrailingZeros64(^(digit >> i))
-	if n == 0 || n > 1 && text[at] == '0' {
+	word := &words[text[0]>>1&7] // which tells t, f and n apart
+	if text[0] != word.first || binary.LittleEndian.Uint32(text[word.more:]) != word.text {
 		return 0
 	}
-	if i += n; i < blockLen && at+n < len(text) && text[at+n] == '.' {
-		fraction := bits.TrailingZeros64(^(digit >> (i + 1)))
-		if fraction == 0 {
-			return 0
-		}
-		i += 1 + fraction
-	}
-	return i
+	return 4 + word.more
 }
 
 // words are the three, by the bits of their first character that differ.
@@ -222,6 +253,7 @@ var words = [8]struct {
 	't' >> 1 & 7: {'t', 0, 't' | 'r'<<8 | 'u'<<16 | 'e'<<24},
 	'f' >> 1 & 7: {'f', 1, 'a' | 'l'<<8 | 's'<<16 | 'e'<<24},
 	'n' >> 1 & 7: {'n', 0, 'n' | 'u'<<8 | 'l'<<16 | 'l'<<24},
+	0:            {first: 't'}, // no word: the character is another one
 }
 
 // isScalar says whether a number or a word begins at text[i], and ends where something else begins.
@@ -238,38 +270,4 @@ func isScalar(text []byte, i int, plain *bool) bool {
 	default:
 		return false
 	}
-}
-
-// containers is the arrays and objects that are open, with the colons and commas of each (both in one number, 32 bits each).
-type containers struct {
-	own     uint64 // of the innermost one
-	objects uint64 // the lowest bit: whether that is an object
-	depth   int
-	outer   [blocksDepth]uint64
-}
-
-func (n *containers) count(colon, comma uint64) {
-	n.own += uint64(bits.OnesCount64(colon))<<32 + uint64(bits.OnesCount64(comma)) //nolint:gosec // G115: not negative
-}
-
-// bracket enters or leaves an array or object.
-func (n *containers) bracket(c byte, opens, empty bool) bool {
-	object := uint64(c>>5) & 1 // of { and }, not of [ and ]
-	if opens {
-		if n.depth == blocksDepth {
-			return false
-		}
-		n.outer[n.depth], n.own = n.own, 0
-		n.objects = n.objects<<1 | object
-		n.depth++
-		return true
-	}
-	colons, commas := n.own>>32, n.own&(1<<32-1)
-	if n.depth == 0 || object != n.objects&1 || !empty && colons != (commas+1)*object {
-		return false
-	}
-	n.depth--
-	n.own = n.outer[n.depth]
-	n.objects >>= 1
-	return true
 }

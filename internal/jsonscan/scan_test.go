@@ -45,6 +45,7 @@ func TestScan(t *testing.T) {
 		"an escape of three digits is invalid":         {`"\u123"`, jsonscan.Invalid},
 		"an escape that is not hexadecimal is invalid": {`"\u12g4"`, jsonscan.Invalid},
 		"broken UTF-8 in a string is invalid":          {"\"\xff\"", jsonscan.Invalid},
+		"broken UTF-8 long before the end is invalid":  {"\"\xff" + strings.Repeat("a", 1000) + "\"", jsonscan.Invalid},
 		"a surrogate in UTF-8 is invalid":              {"\"\xed\xa0\x80\"", jsonscan.Invalid},
 		"UTF-8 outside of a string is invalid":         {"é", jsonscan.Invalid},
 		"a leading zero is invalid":                    {`01`, jsonscan.Invalid},
@@ -103,6 +104,23 @@ func TestScanKnowsWhatMayFollowWhat(t *testing.T) {
 						}
 					}
 				}
+			}
+		}
+	}
+}
+
+// A number or a word is judged alike wherever it begins, in one block or in two.
+func TestScanKnowsNumbersAndWordsWhereverTheyStand(t *testing.T) {
+	t.Parallel()
+	texts := []string{
+		"0", "7", "10", "0.5", "12.75", "-3", "-0.25", "1e5", "2.5E-7", "-1.5e+10", strings.Repeat("9", 130), "1." + strings.Repeat("3", 130),
+		"00", "01.5", "1.", ".5", "1.e5", "1..5", "1.5.5", "1-2", "-", "--1", "-.5", "+1", "1e", "1e+", "0x1F", "1_000", "1.5e1.5", "12a",
+		"true", "false", "null", "tru", "truer", "nulll", "falſe", "True", "t", "\x00\x00\x00\x00", "NaN", "-Infinity",
+	}
+	for at := range 2 * 64 {
+		for _, text := range texts {
+			for _, after := range []string{"]", ",0]", " ]", ",-1.5,true]"} {
+				agrees(t, []byte(strings.Repeat(" ", at)+"["+text+after))
 			}
 		}
 	}
