@@ -23,9 +23,9 @@ import (
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
-// decode is where a message becomes a Chunk, whose payload is not checked yet. Its errors hold nothing of the payload.
-func (r *receiver) decode(m *vehiclepb.CommandResponse) (Chunk, error) {
-	c := Chunk{
+// decode makes a message a Chunk, whose payload is not checked yet. Its errors hold nothing of the payload.
+func (r *receiver) decode(m *vehiclepb.CommandResponse, c *Chunk) error {
+	*c = Chunk{
 		CommandID:  r.cmd.ID,
 		VehicleID:  r.cmd.VehicleID,
 		Seq:        m.GetSequenceNumber(),
@@ -35,17 +35,17 @@ func (r *receiver) decode(m *vehiclepb.CommandResponse) (Chunk, error) {
 	}
 	if echo := m.GetCommandId(); echo != r.cmd.request.GetCommandId() {
 		if id, err := uuid.Parse(echo); err != nil || id != r.cmd.ID { // another spelling of it is fine
-			return c, fmt.Errorf("chunk %d answers command %q", c.Seq, sanitize(echo))
+			return fmt.Errorf("chunk %d answers command %q", c.Seq, sanitize(echo))
 		}
 	}
 	if c.Payload = r.wire.payload(m); len(c.Payload) == 0 {
 		c.Payload = json.RawMessage("null")
 	}
-	return c, nil
+	return nil
 }
 
 // check is what is left to check of a decoded chunk, and most of the work.
-func check(c Chunk) error {
+func check(c *Chunk) error {
 	switch {
 	case jsonscan.Scan(c.Payload) != jsonscan.Invalid:
 		return nil

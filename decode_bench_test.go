@@ -42,11 +42,12 @@ func BenchmarkDecode(b *testing.B) {
 		b.Run(fmt.Sprintf("%dB/sdk", len(payload)), func(b *testing.B) {
 			b.ReportAllocs()
 			r := receiver{cmd: &cmd, wire: testCodec(cmd.request)}
+			var c Chunk
 			for b.Loop() {
 				if err := r.wire.Unmarshal(frame, r.wire.scratch()); err != nil {
 					b.Fatal(err)
 				}
-				if c, err := r.decode(r.wire.scratch()); err != nil || check(c) != nil || len(c.Payload) != len(payload) {
+				if err := r.decode(r.wire.scratch(), &c); err != nil || check(&c) != nil || len(c.Payload) != len(payload) {
 					b.Fatal(err)
 				}
 			}

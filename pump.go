@@ -95,7 +95,7 @@ func (l *lookahead) next() bool {
 	if err != nil {
 		return l.put(nil, true, err)
 	}
-	if l.one[0], err = l.from.decode(message); err != nil {
+	if err = l.from.decode(message, &l.one[0]); err != nil {
 		return l.put(nil, true, malformed(err))
 	}
 	return l.put(l.one[:], l.one[0].Final, nil)

@@ -71,8 +71,8 @@ func (r *receiver) take(message *vehiclepb.CommandResponse, received error, read
 	default: // io.EOF
 		return r.attempts.order.end(ready)
 	}
-	chunk, err := r.decode(message)
-	switch {
+	var chunk Chunk
+	switch err := r.decode(message, &chunk); {
 	case err != nil:
 		return ready, malformed(err)
 	case chunk.Final:
@@ -80,7 +80,7 @@ func (r *receiver) take(message *vehiclepb.CommandResponse, received error, read
 	case r.until > 0:
 		r.until--
 	}
-	return r.accept(chunk, ready)
+	return r.accept(&chunk, ready)
 }
 
 // takeAhead takes what a lookahead received.
@@ -90,8 +90,8 @@ func (r *receiver) takeAhead(ready []Chunk) (_ []Chunk, err *Error) {
 		r.attempts.client.spawn(r.ahead.run)
 	}
 	chunks, received := r.ahead.take()
-	for _, chunk := range chunks {
-		if ready, err = r.accept(chunk, ready); err != nil || r.attempts.order.complete {
+	for i := range chunks {
+		if ready, err = r.accept(&chunks[i], ready); err != nil || r.attempts.order.complete {
 			return ready, err
 		}
 	}
@@ -113,7 +113,7 @@ func (r *receiver) takeAhead(ready []Chunk) (_ []Chunk, err *Error) {
 }
 
 // accept checks a chunk and puts it in its order.
-func (r *receiver) accept(chunk Chunk, ready []Chunk) ([]Chunk, *Error) {
+func (r *receiver) accept(chunk *Chunk, ready []Chunk) ([]Chunk, *Error) {
 	if err := check(chunk); err != nil {
 		return ready, malformed(err)
 	}

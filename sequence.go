@@ -40,7 +40,7 @@ func (s *sequencer) restart() {
 }
 
 // accept takes a chunk as it came in and appends to ready those that are now in order.
-func (s *sequencer) accept(c Chunk, ready []Chunk) ([]Chunk, *Error) {
+func (s *sequencer) accept(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 	n := int64(c.Seq)
 	if n < 0 {
 		return ready, sequenceError("chunk number %d is negative", n)
@@ -79,7 +79,7 @@ func (s *sequencer) begin(n int64) {
 }
 
 // hold keeps a chunk that is ahead.
-func (s *sequencer) hold(n int64, c Chunk, ready []Chunk) ([]Chunk, *Error) {
+func (s *sequencer) hold(n int64, c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 	if _, twice := s.held[n]; twice {
 		s.replayed++
 		return ready, nil
@@ -99,7 +99,7 @@ func (s *sequencer) hold(n int64, c Chunk, ready []Chunk) ([]Chunk, *Error) {
 	if s.held == nil {
 		s.held = make(map[int64]Chunk)
 	}
-	s.held[n] = c
+	s.held[n] = *c
 	return ready, nil
 }
 
@@ -121,7 +121,7 @@ func (s *sequencer) drop(n int64) *Error {
 }
 
 // pass takes the chunk that the attempt was to bring next, and what has waited for it.
-func (s *sequencer) pass(c Chunk, ready []Chunk) ([]Chunk, *Error) {
+func (s *sequencer) pass(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 	if s.at < s.next {
 		if err := s.compare(c); err != nil {
 			return ready, err
@@ -133,7 +133,7 @@ func (s *sequencer) pass(c Chunk, ready []Chunk) ([]Chunk, *Error) {
 		s.next++
 		s.count++
 		s.complete = c.Final
-		ready = append(ready, c)
+		ready = append(ready, *c)
 	}
 	s.at++
 	return s.release(ready)
@@ -141,16 +141,19 @@ func (s *sequencer) pass(c Chunk, ready []Chunk) ([]Chunk, *Error) {
 
 // release passes the held chunks that are in order now.
 func (s *sequencer) release(ready []Chunk) ([]Chunk, *Error) {
+	if len(s.held) == 0 || s.complete { // nearly always
+		return ready, nil
+	}
 	c, ok := s.held[s.at]
-	if !ok || s.complete {
+	if !ok {
 		return ready, nil
 	}
 	delete(s.held, s.at)
-	return s.pass(c, ready) // as deep as the window at most
+	return s.pass(&c, ready) // as deep as the window at most
 }
 
 // compare takes a chunk of the part that was passed on before.
-func (s *sequencer) compare(c Chunk) *Error {
+func (s *sequencer) compare(c *Chunk) *Error {
 	s.replayed++
 	if s.mode != ResumeVerified {
 		return nil
@@ -165,7 +168,7 @@ func (s *sequencer) compare(c Chunk) *Error {
 }
 
 // mix adds a chunk to a running hash. The vehicle's timestamp is left out: it tells when, not what.
-func (s *sequencer) mix(sum uint64, c Chunk) uint64 {
+func (s *sequencer) mix(sum uint64, c *Chunk) uint64 {
 	x := maphash.Bytes(s.seed, c.Payload) ^ uint64(uint32(c.Seq))<<1 //nolint:gosec // G115: never negative here
 	if c.Final {
 		x ^= 1

@@ -124,7 +124,7 @@ func play(s *sequencer, attempts func(yield func(in []Chunk, eof bool) bool)) (g
 		s.restart()
 		for _, c := range in {
 			var err *Error
-			if got, err = s.accept(c, got); err != nil {
+			if got, err = s.accept(&c, got); err != nil {
 				return got, err
 			}
 			if s.complete {
@@ -171,7 +171,7 @@ func FuzzSequencer(f *testing.F) {
 				ended = true
 			default:
 				c := Chunk{Seq: int32(b &^ last), Final: b&last != 0, Payload: json.RawMessage("0")}
-				got, failure = s.accept(c, got)
+				got, failure = s.accept(&c, got)
 			}
 			if len(s.held) > int(window) {
 				t.Fatalf("%d chunks wait, with a window of %d", len(s.held), window)

@@ -200,11 +200,11 @@ func (r *run) loop(yield func(Chunk, error) bool) (_ *Error, left bool) {
 				return nil, false
 			}
 		}
-		for i, chunk := range batch {
+		for i := range batch {
 			if i > 0 && r.ctx.Err() != nil {
 				return contextError(r.ctx, "", nil), false
 			}
-			more, err := r.yield(yield, chunk)
+			more, err := r.yield(yield, &batch[i])
 			switch {
 			case err != nil:
 				return err, !more
@@ -248,7 +248,7 @@ func (r *run) write(batch []Chunk) *Error {
 }
 
 // yield hands a chunk to the loop's body. Meanwhile Close may end the command; its error is then returned.
-func (r *run) yield(yield func(Chunk, error) bool, chunk Chunk) (more bool, _ *Error) {
+func (r *run) yield(yield func(Chunk, error) bool, chunk *Chunk) (more bool, _ *Error) {
 	r.seen = chunk.Final
 	r.turn.Store(theirs)
 	if r.client.closed.Load() { // Close may have looked before it was their turn
@@ -257,7 +257,7 @@ func (r *run) yield(yield func(Chunk, error) bool, chunk Chunk) (more bool, _ *E
 		}
 		r.takeOver()
 	}
-	more = yield(chunk, nil)
+	more = yield(*chunk, nil)
 	if !r.turn.CompareAndSwap(theirs, ours) {
 		r.client.await(r)
 		return more, r.failure

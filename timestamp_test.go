@@ -140,9 +140,10 @@ func TestDecode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			before := time.Now()
-			got, err := (&receiver{cmd: &cmd, wire: testCodec(cmd.request)}).decode(tt.message)
+			var got Chunk
+			err := (&receiver{cmd: &cmd, wire: testCodec(cmd.request)}).decode(tt.message, &got)
 			if err == nil {
-				err = check(got)
+				err = check(&got)
 			}
 			if tt.err != "" {
 				if err == nil || err.Error() != tt.err {
