@@ -137,7 +137,7 @@ func TestAPayloadIsNotReused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pool := mem.NewTieredBufferPool(256, 16<<10)
+			pool := new(frames)
 			c := testCodec(&vehiclepb.CommandRequest{})
 			var kept []json.RawMessage
 			for _, text := range sizes {

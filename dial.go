@@ -14,6 +14,7 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
 )
@@ -41,6 +42,7 @@ func newDialer(target string, config config, keys keyring) (func() (*grpc.Client
 		// forbids. Its transparent retry of streams that the server never saw remains.
 		grpc.WithDisableRetry(),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connWindow), grpc.WithReadBufferSize(readBuffer),
+		experimental.WithBufferPool(new(frames)),
 	}
 	if config.keepalive.Time > 0 { // gRPC would take 0 for its least, 10 s, and without the option it does not probe
 		opts = append(opts, grpc.WithKeepaliveParams(config.keepalive))
