@@ -17,7 +17,7 @@ const maxFrameBits = 15
 
 // Get implements mem.BufferPool.
 func (f *frames) Get(length int) *[]byte {
-	size := bits.Len(uint(max(length, 1) - 1)) //nolint:gosec // G115: not negative
+	size := bits.Len(uint(max(length, 1) - 1))
 	if size > maxFrameBits {
 		frame := make([]byte, length)
 		return &frame
@@ -32,7 +32,7 @@ func (f *frames) Get(length int) *[]byte {
 
 // Put implements mem.BufferPool. The frame is one of Get's, or the beginning of one.
 func (f *frames) Put(frame *[]byte) {
-	if size := bits.Len(uint(cap(*frame))) - 1; size >= 0 && size <= maxFrameBits { //nolint:gosec // G115: not negative
+	if size := bits.Len(uint(cap(*frame))) - 1; size >= 0 && size <= maxFrameBits {
 		f.sizes[size].Put(frame)
 	}
 }

@@ -50,6 +50,7 @@ type side string
 const (
 	sideSDK       side = "sdk"
 	sideStub      side = "stub"      // the generated stub with a Recv loop
+	sideBare      side = "bare"      // what is left of the SDK without all that it does
 	sideConnector side = "connector" // the stub and what people write around it in an afternoon
 	sideFair      side = "fair"      // the stub and one pipelined transaction for a command
 	sideCopy      side = "copy"      // COPY
@@ -114,6 +115,8 @@ func (j *job) newRunner(ctx context.Context) (runner, error) {
 	switch j.Side {
 	case sideStub:
 		return newStub(j.Target)
+	case sideBare:
+		return newBare(j.Target)
 	case sideConnector:
 		return newConnector(ctx, j)
 	case sideFair:

@@ -34,9 +34,7 @@ func (s *stub) run(ctx context.Context, cmd order, see func(int, []byte, string,
 
 // each calls f with each message of an answer.
 func (s *stub) each(ctx context.Context, cmd order, f func(*vehiclepb.CommandResponse) error) error {
-	stream, err := s.client.ExecuteCommand(ctx, &vehiclepb.CommandRequest{
-		CommandId: cmd.id.String(), VehicleId: cmd.vehicle.String(), CommandName: cmd.name, CommandParams: cmd.params,
-	})
+	stream, err := s.client.ExecuteCommand(ctx, cmd.request())
 	if err != nil {
 		return err
 	}
@@ -55,3 +53,10 @@ func (s *stub) each(ctx context.Context, cmd order, f func(*vehiclepb.CommandRes
 }
 
 func (s *stub) close() error { return s.conn.Close() }
+
+// request is the command as the stub sends it.
+func (o order) request() *vehiclepb.CommandRequest {
+	return &vehiclepb.CommandRequest{
+		CommandId: o.id.String(), VehicleId: o.vehicle.String(), CommandName: o.name, CommandParams: o.params,
+	}
+}
