@@ -405,11 +405,12 @@ func TestFollowMayBeRunAgain(t *testing.T) {
 
 func TestAThousandFollowersShareASmallPool(t *testing.T) {
 	t.Parallel()
-	rdb := connect(t, sharedURL, func(o *redis.Options) { o.PoolSize = 2 })
-	s, cmd := newSink(t, rdb, streams()), newCommand()
+	rdb := connect(t, sharedURL, func(o *redis.Options) { o.PoolSize, o.PoolTimeout = 2, time.Minute })
+	s, cmd := newSink(t, connect(t, sharedURL), streams()), newCommand()
 	chunks := answer(cmd, 20)
 	const followers = 1000
 	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
 	for range followers {
 		wg.Go(func() {
 			got, err := collect(redissink.Follow(t.Context(), rdb, cmd.ID))
@@ -420,5 +421,5 @@ func TestAThousandFollowersShareASmallPool(t *testing.T) {
 	}
 	eventually(t, "all followers have subscribed", func() bool { return subscribers(t, rdb, cmd.ID) == followers })
 	play(t, s, cmd, chunks)
-	wg.Wait()
+	wg.Wait() // before t's context ends
 }
