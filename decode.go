@@ -189,20 +189,25 @@ func (c *codec) unmarshal(data []byte, m *vehiclepb.CommandResponse) error {
 	c.text = nil
 	m.CommandId, m.ResponsePayload, m.SequenceNumber, m.IsFinal, m.Timestamp = "", "", 0, false, ""
 	for len(data) > 0 {
-		var n int
-		switch tag := data[0]; tag {
-		case fieldCommandID<<3 | byte(protowire.BytesType), fieldPayload<<3 | byte(protowire.BytesType), fieldTimestamp<<3 | byte(protowire.BytesType):
+		tag, n := uint64(data[0]), 1
+		if tag >= 0x80 { // of a later version, or in more bytes than it takes
+			if tag, n = protowire.ConsumeVarint(data); n < 0 {
+				return protowire.ParseError(n)
+			}
+		}
+		data = data[n:]
+		switch tag {
+		case fieldCommandID<<3 | uint64(protowire.BytesType), fieldPayload<<3 | uint64(protowire.BytesType), fieldTimestamp<<3 | uint64(protowire.BytesType):
 			var text []byte
-			if text, n = protowire.ConsumeBytes(data[1:]); n < 0 {
+			if text, n = protowire.ConsumeBytes(data); n < 0 {
 				return protowire.ParseError(n)
 			}
 			if !c.setText(m, tag>>3, text) {
 				return errUTF8
 			}
-			n++
-		case fieldSequence<<3 | byte(protowire.VarintType), fieldFinal<<3 | byte(protowire.VarintType):
+		case fieldSequence<<3 | uint64(protowire.VarintType), fieldFinal<<3 | uint64(protowire.VarintType):
 			var x uint64
-			if x, n = protowire.ConsumeVarint(data[1:]); n < 0 {
+			if x, n = protowire.ConsumeVarint(data); n < 0 {
 				return protowire.ParseError(n)
 			}
 			if tag>>3 == fieldSequence {
@@ -210,14 +215,13 @@ func (c *codec) unmarshal(data []byte, m *vehiclepb.CommandResponse) error {
 			} else {
 				m.IsFinal = protowire.DecodeBool(x)
 			}
-			n++
 		default: // a field of a later version
-			var number protowire.Number
-			if number, _, n = protowire.ConsumeField(data); n < 0 {
-				return protowire.ParseError(n)
-			}
-			if number > protowire.MaxValidNumber {
+			number, kind := protowire.DecodeTag(tag)
+			if !number.IsValid() {
 				return errNumber
+			}
+			if n = protowire.ConsumeFieldValue(number, kind, data); n < 0 {
+				return protowire.ParseError(n)
 			}
 		}
 		data = data[n:]
@@ -226,7 +230,7 @@ func (c *codec) unmarshal(data []byte, m *vehiclepb.CommandResponse) error {
 }
 
 // setText sets one of the fields that are strings. It says false where text is not UTF-8.
-func (c *codec) setText(m *vehiclepb.CommandResponse, field byte, text []byte) bool {
+func (c *codec) setText(m *vehiclepb.CommandResponse, field uint64, text []byte) bool {
 	switch field {
 	case fieldCommandID:
 		if id := c.request.GetCommandId(); string(text) == id {
