@@ -27,6 +27,7 @@ func TestALockedRowDelaysItsOwnCommandAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }() // the pool waits for it
 	if _, err := tx.Exec(t.Context(), db.sql(`UPDATE {commands} SET submitted_at = submitted_at`)); err != nil {
 		t.Fatal(err)
 	}
