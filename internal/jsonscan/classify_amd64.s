@@ -1,16 +1,13 @@
 #include "textflag.h"
 
-// 32 characters at a time are compared with one; the bits of two such comparisons make a mask. MASK makes that of the
-// characters that Y2 and Y3 mark, and SET stores it.
-#define MASK \
+// 32 characters at a time are compared with one; the bits of two such comparisons make a mask. SET stores the mask of the
+// characters that Y2 and Y3 mark, and leaves it in R9.
+#define SET(field) \
 	VPMOVMSKB Y2, R8  \
 	VPMOVMSKB Y3, R9  \
 	SHLQ      $32, R9 \
-	ORQ       R8, R9
-
-#define SET(field) \
-	MASK \
-	MOVQ R9, field(DI)
+	ORQ       R8, R9  \
+	MOVQ      R9, field(DI)
 
 #define EQUAL(what, field) \
 	VPCMPEQB what, Y0, Y2 \

@@ -63,8 +63,9 @@ func WithSchema(name string) Option {
 // connections it holds at most; the default is 2. Fewer than 1 means 1. Each command belongs to one writer.
 //
 // More writers mean less waiting for the transaction before, and smaller transactions. On two cores, with the server
-// beside it and 256 commands at once, four and eight completed 0.9 of the commands that two did, one and three as many
-// within the noise. Take 4 to 8 where a round trip takes milliseconds.
+// and the client beside it and 256 commands at once, four and eight completed 0.9 of the commands that two did, one and three as
+// many within the noise. Without a vehicle (BenchmarkWriters) four and eight were ahead, by a tenth to a fifth. Take 4 to 8 where a
+// round trip takes milliseconds.
 func WithWriters(n int) Option {
 	return option(func(c *config) { c.writers = max(n, 1) })
 }

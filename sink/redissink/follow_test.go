@@ -245,9 +245,11 @@ func TestFollowOfAStreamThatExpiresUnderItEnds(t *testing.T) {
 	chunks := answer(cmd, 2)
 	must(t, s.Begin(t.Context(), cmd))
 	must(t, s.Write(t.Context(), chunks[:1]))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // or it would wait for ever
+	defer cancel()
 	var got []redissink.Event
 	var err error
-	for e, failed := range redissink.FollowEvery(t.Context(), rdb, cmd.ID, 50*time.Millisecond, time.Minute) {
+	for e, failed := range redissink.FollowEvery(ctx, rdb, cmd.ID, 50*time.Millisecond, time.Minute) {
 		if failed != nil {
 			err = failed
 			break
