@@ -1,6 +1,7 @@
 package vehicle
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,12 +115,13 @@ func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 // owned is data in one piece, for good. gRPC keeps frames of up to 1 KiB in memory of their own, which it leaves to the
 // garbage collector; larger ones come from a pool, and go back there.
 func owned(data mem.BufferSlice) []byte {
-	if len(data) == 1 {
-		if plain, ok := data[0].(mem.SliceBuffer); ok {
-			return plain
-		}
+	if len(data) != 1 {
+		return data.Materialize()
 	}
-	return data.Materialize()
+	if plain, ok := data[0].(mem.SliceBuffer); ok {
+		return plain
+	}
+	return bytes.Clone(data[0].ReadOnlyData()) // Materialize would clear the memory first
 }
 
 // The fields of a CommandRequest and a CommandResponse, as vehiclepb's .proto has them.

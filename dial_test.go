@@ -21,6 +21,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/experimental"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/stats"
@@ -511,5 +513,46 @@ func TestServiceConfigDoesNotRetry(t *testing.T) {
 	wantSentinel(t, err, "ErrUnavailable")
 	if got := len(server.Requests()); got != 1 {
 		t.Errorf("requests: got %d, want 1", got)
+	}
+}
+
+// frameLengths are the lengths of the frames that gRPC receives into memory of the pool's: those of more than 1 KiB.
+type frameLengths struct {
+	mem.NopBufferPool
+
+	longest atomic.Int64
+}
+
+func (f *frameLengths) Get(length int) *[]byte {
+	for longest := f.longest.Load(); int64(length) > longest && !f.longest.CompareAndSwap(longest, int64(length)); {
+		longest = f.longest.Load()
+	}
+	return f.NopBufferPool.Get(length)
+}
+
+func TestChunksThatArriveTogetherAreOneFrame(t *testing.T) {
+	t.Parallel()
+	const size = 2000
+	payloads := slices.Repeat([]string{`"` + strings.Repeat("a", size-2) + `"`}, 500)
+	for _, tt := range []struct {
+		name    string
+		options []vt.Option
+	}{
+		{"in plaintext", []vt.Option{vt.WithTCP()}},
+		{"with TLS", []vt.Option{vt.WithTCP(), vt.WithMutualTLS(vt.NewCA(t))}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := vt.NewServer(t, append(tt.options, vt.WithServerOptions(grpc.WriteBufferSize(32<<10)), vt.On("ReadDTC", vt.Script{vt.Answer(payloads...)}))...)
+			frames := new(frameLengths)
+			client := server.Client(t, vehicle.WithDialOptions(experimental.WithBufferPool(frames)))
+			res, err := client.Execute(t.Context(), command("ReadDTC"))
+			if err != nil || res.Chunks != len(payloads) {
+				t.Fatalf("got %d chunks, %v, want %d", res.Chunks, err, len(payloads))
+			}
+			if got := frames.longest.Load(); got < 2*size {
+				t.Errorf("the longest frame: got %d bytes, want at least two chunks of %d", got, size)
+			}
+		})
 	}
 }

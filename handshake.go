@@ -110,9 +110,9 @@ var _ credentials.TransportCredentials = (*handshakes)(nil)
 // dialOptions makes a connection use h.
 func (h *handshakes) dialOptions() []grpc.DialOption {
 	if h.info.SecurityProtocol != "tls" {
-		return []grpc.DialOption{grpc.WithTransportCredentials(h.keys.current())}
+		return []grpc.DialOption{grpc.WithTransportCredentials(merging{h.keys.current()})}
 	}
-	return []grpc.DialOption{grpc.WithTransportCredentials(h), grpc.WithChainStreamInterceptor(h.explain)}
+	return []grpc.DialOption{grpc.WithTransportCredentials(merging{h}), grpc.WithChainStreamInterceptor(h.explain)}
 }
 
 // ClientHandshake implements credentials.TransportCredentials.

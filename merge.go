@@ -1,0 +1,133 @@
+package vehicle
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"syscall"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// merger is a connection whose Read makes one DATA frame of those that have arrived together and follow each other on one
+// stream. Servers send each message in a frame of its own, and gRPC takes more than a microsecond for a frame: of a long answer of
+// small chunks, most of what it costs. To HTTP/2 it is the same: where frames end means nothing, and windows count what is in
+// them. Nothing waits for a frame that has not come.
+type merger struct {
+	net.Conn
+
+	// The last frame that came in pieces.
+	head [frameHeader]byte
+	have int // bytes of head that have come
+	rest int // bytes behind head that have not
+}
+
+// Of frames; see RFC 9113, sections 4.1, 4.2 and 6.1.
+const (
+	frameHeader     = 9 // bytes: length (3), type, flags, stream (4)
+	frameData       = 0x0
+	flagEndStream   = 0x1
+	maxFramePayload = 1 << 14 // unless a client allows more, which gRPC does not
+)
+
+// Read implements net.Conn.
+func (m *merger) Read(p []byte) (int, error) {
+	n, err := m.Conn.Read(p)
+	return m.merge(p[:n]), err
+}
+
+// merge merges the frames in p, the connection's next bytes, and returns how many bytes they are then.
+func (m *merger) merge(p []byte) int {
+	at := m.goOn(p)
+	end := at       // of what is done
+	var into []byte // the frame before
+	for size := wholeFrame(p[at:]); size > 0; size = wholeFrame(p[at:]) {
+		frame := p[at : at+size]
+		at += size
+		if mergeable(into, frame) {
+			into[4] = frame[4]
+			n := copy(p[end:], frame[frameHeader:]) // over frame's header
+			end += n
+			into = into[:len(into)+n]
+			binary.BigEndian.PutUint16(into[1:], uint16(len(into)-frameHeader)) //nolint:gosec // G115: up to maxFramePayload
+			continue
+		}
+		into = p[end : end+copy(p[end:], frame)]
+		end += size
+	}
+	if begun := p[at:]; len(begun) > 0 {
+		m.have = copy(m.head[:], begun)
+		if m.have == frameHeader {
+			m.rest = frameHeader + payloadLen(m.head[:]) - len(begun)
+		}
+		end += copy(p[end:], begun)
+	}
+	return end
+}
+
+// goOn returns where in p the frame ends that had begun before.
+func (m *merger) goOn(p []byte) int {
+	at := 0
+	if m.have > 0 && m.have < frameHeader {
+		at = copy(m.head[m.have:], p)
+		if m.have += at; m.have < frameHeader {
+			return at
+		}
+		m.rest = payloadLen(m.head[:])
+	}
+	n := min(m.rest, len(p)-at)
+	m.rest -= n
+	return at + n
+}
+
+// wholeFrame is the size of the frame that p begins with; 0: not all of it has come.
+func wholeFrame(p []byte) int {
+	if len(p) < frameHeader {
+		return 0
+	}
+	size := frameHeader + payloadLen(p)
+	if size > len(p) {
+		return 0
+	}
+	return size
+}
+
+// mergeable says whether next can be added to frame: both are DATA of one stream, of which frame is not the end, and neither has
+// padding.
+func mergeable(frame, next []byte) bool {
+	return len(frame) > 0 &&
+		frame[3] == frameData && frame[4] == 0 && next[3] == frameData && next[4]&^flagEndStream == 0 &&
+		bytes.Equal(frame[5:frameHeader], next[5:frameHeader]) &&
+		len(frame)+len(next)-2*frameHeader <= maxFramePayload
+}
+
+func payloadLen(head []byte) int { return int(head[0])<<16 | int(head[1])<<8 | int(head[2]) }
+
+// SyscallConn implements syscall.Conn: channelz shows socket options through it.
+func (m *merger) SyscallConn() (syscall.RawConn, error) {
+	if sys, ok := m.Conn.(syscall.Conn); ok {
+		return sys.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
+// merging is credentials whose connections merge frames: that is where gRPC gets a connection from, once it is decrypted.
+type merging struct {
+	credentials.TransportCredentials
+}
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (m merging) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := m.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &merger{Conn: conn}, info, nil
+}
+
+// Clone implements credentials.TransportCredentials.
+func (m merging) Clone() credentials.TransportCredentials {
+	return merging{m.TransportCredentials.Clone()}
+}
