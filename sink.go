@@ -3,8 +3,8 @@ package vehicle
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -138,7 +138,8 @@ func slowSink(name string, err error) *Error {
 
 func sinkName(s Sink) string { return typeName(s) }
 
-func typeName(v any) string { return fmt.Sprintf("%T", v) }
+// typeName is fmt's %T.
+func typeName(v any) string { return reflect.TypeOf(v).String() }
 
 // ended says whether ctx has ended or its deadline has passed: its own timer may be a moment late.
 func ended(ctx context.Context) bool {

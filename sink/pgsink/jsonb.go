@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/sovd-go/vehicle/internal/jsonscan"
 )
 
 // What jsonb holds less of than JSON has, https://www.postgresql.org/docs/current/datatype-json.html and
@@ -28,6 +30,8 @@ const wrapKey = "$json"
 // returns false where text is not UTF-8, which can be held in no way.
 func toJSONB(text []byte) (string, bool) {
 	switch {
+	case jsonscan.Scan(text) == jsonscan.Plain && !bytes.Contains(text, []byte(wrapKey)): // nearly all
+		return string(text), true
 	case !utf8.Valid(text):
 		return "", false
 	case len(text) == 0:

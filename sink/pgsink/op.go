@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -88,8 +89,8 @@ type row struct {
 	id      pgtype.UUID
 	seq     int32
 	final   bool
-	payload string
-	at      time.Time
+	payload pgtype.Text
+	at      pgtype.Timestamptz
 }
 
 // rows are a batch of chunks.
@@ -123,10 +124,14 @@ func newWrite(command uuid.UUID, chunks []vehicle.Chunk, m *mark) (*op, int, err
 			return nil, 0, fmt.Errorf("pgsink: the payload of chunk %d is not valid UTF-8", c.Seq)
 		}
 		c.CommandID = command
-		r.all[i] = row{id: toUUID(c.ID()), seq: c.Seq, final: c.Final, payload: payload, at: toTime(c.ReceivedAt)}
+		r.all[i] = row{
+			id: toUUID(c.ID()), seq: c.Seq, final: c.Final,
+			payload: pgtype.Text{String: payload, Valid: true},
+			at:      pgtype.Timestamptz{Time: toTime(c.ReceivedAt), Valid: true},
+		}
 	}
 	if m.at.IsZero() {
-		m.id, m.at = r.all[0].id.Bytes, r.all[0].at
+		m.id, m.at = r.all[0].id.Bytes, r.all[0].at.Time
 	}
 	r.mark = *m
 	return &op{command: command, rows: r, done: make(chan struct{})}, n, nil
@@ -135,7 +140,7 @@ func newWrite(command uuid.UUID, chunks []vehicle.Chunk, m *mark) (*op, int, err
 // wrapAll wraps the payloads that are not.
 func (r *rows) wrapAll() {
 	for i := range r.all {
-		payload := &r.all[i].payload
+		payload := &r.all[i].payload.String
 		if unwrapped := unwrap([]byte(*payload)); string(unwrapped) == *payload {
 			*payload = wrap(unwrapped)
 		}
@@ -158,26 +163,33 @@ type ending struct {
 func newEnd(res vehicle.Result, m mark) *op {
 	id := res.Command.ID
 	e := &ending{mark: m, status: res.Status, at: toTime(res.FinishedAt)}
-	details := struct {
-		CommandName string  `json:"command_name"`
-		ChunkCount  *int    `json:"chunk_count,omitempty"`
-		Error       *string `json:"error,omitempty"`
-	}{CommandName: toText(res.Command.Name)}
+	details := append(make([]byte, 0, 128), `{"command_name":`...)
+	details = appendString(details, toText(res.Command.Name))
 	if res.Status == vehicle.StatusCompleted {
 		e.action = "command_completed"
-		details.ChunkCount = &res.Chunks
+		details = append(details, `,"chunk_count":`...)
+		details = strconv.AppendInt(details, int64(res.Chunks), 10)
 	} else {
 		e.action, e.status = "command_failed", vehicle.StatusFailed
 		e.message = "failed for an unknown reason"
 		if res.Err != nil {
 			e.message = toText(res.Err.Error())
 		}
-		details.Error = &e.message
+		details = append(details, `,"error":`...)
+		details = appendString(details, e.message)
 	}
-	text, _ := json.Marshal(details) //nolint:errchkjson // strings and an int
-	e.details, _ = toJSONB(text)
+	e.details, _ = toJSONB(append(details, '}'))
 	e.auditID = toUUID(auditID(id, e.action))
 	return &op{command: id, end: e, done: make(chan struct{})}
+}
+
+// appendString appends s in JSON.
+func appendString(b []byte, s string) []byte {
+	quoted, err := json.Marshal(s)
+	if err != nil { // a string always can be
+		return append(b, `""`...)
+	}
+	return append(b, quoted...)
 }
 
 // auditID is a UUIDv5, like [vehicle.Chunk.ID]: one row for each command and action, however often it is written.

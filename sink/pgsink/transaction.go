@@ -142,16 +142,29 @@ func (t *transaction) toLock(ops []*op) []*op {
 	}
 }
 
+// array is a parameter whose elements pgx takes as they are. Of other slices it takes each by reflection, or puts it on the heap.
+type array[T any] = pgtype.FlatArray[*T]
+
 // column makes an array of what f gives for each operation.
-func column[T any](ops []*op, f func(*op) T) []T {
-	values := make([]T, len(ops))
+func column[T any](ops []*op, f func(*op) T) array[T] {
+	values, elements := make([]T, len(ops)), make(array[T], len(ops))
 	for i, o := range ops {
 		values[i] = f(o)
+		elements[i] = &values[i]
 	}
-	return values
+	return elements
 }
 
 func command(o *op) pgtype.UUID { return toUUID(o.command) }
+
+// texts and times are columns of what f gives.
+func texts(ops []*op, f func(*op) string) array[pgtype.Text] {
+	return column(ops, func(o *op) pgtype.Text { return pgtype.Text{String: f(o), Valid: true} })
+}
+
+func times(ops []*op, f func(*op) time.Time) array[pgtype.Timestamptz] {
+	return column(ops, func(o *op) pgtype.Timestamptz { return pgtype.Timestamptz{Time: f(o), Valid: !f(o).IsZero()} })
+}
 
 // queueInserts begins commands whose rows are not there, and so are in nobody's way: what another run has stored of one
 // hangs on its row.
@@ -162,8 +175,8 @@ func (t *transaction) queueInserts() {
 			column(ops, command),
 			column(ops, func(o *op) pgtype.UUID { return toNullUUID(o.begin.cmd.UserID) }),
 			column(ops, func(o *op) pgtype.UUID { return toUUID(o.begin.cmd.VehicleID) }),
-			column(ops, func(o *op) string { return o.begin.cmd.Name }),
-			column(ops, func(o *op) string { return o.begin.params }),
+			texts(ops, func(o *op) string { return o.begin.cmd.Name }),
+			texts(ops, func(o *op) string { return o.begin.params }),
 		).Exec(func(tag pgconn.CommandTag) error { t.inserted += tag.RowsAffected(); return nil })
 	}
 }
@@ -176,14 +189,14 @@ func (t *transaction) queueBegins() {
 	commands := column(ops, command)
 	users := column(ops, func(o *op) pgtype.UUID { return toNullUUID(o.begin.cmd.UserID) })
 	vehicles := column(ops, func(o *op) pgtype.UUID { return toUUID(o.begin.cmd.VehicleID) })
-	names := column(ops, func(o *op) string { return o.begin.cmd.Name })
-	params := column(ops, func(o *op) string { return o.begin.params })
+	names := texts(ops, func(o *op) string { return o.begin.cmd.Name })
+	params := texts(ops, func(o *op) string { return o.begin.params })
 	if ops[0].begin.token == "" {
 		t.batch.Queue(q.start, commands).Exec(func(tag pgconn.CommandTag) error { t.started = tag.RowsAffected(); return nil })
 		t.queueInserts()
 		return
 	}
-	tokens := column(ops, func(o *op) string { return o.begin.token })
+	tokens := texts(ops, func(o *op) string { return o.begin.token })
 	t.batch.Queue(q.claim, commands, tokens)
 	t.batch.Queue(q.insertClaimed, commands, users, vehicles, names, params, tokens)
 	t.batch.Queue(q.claimed, commands, tokens).Query(func(rows pgx.Rows) (err error) {
@@ -195,7 +208,7 @@ func (t *transaction) queueBegins() {
 
 func (t *transaction) queueSettles() {
 	if len(t.settles) > 0 {
-		t.batch.Queue(t.queries.settle, column(t.settles, command), column(t.settles, func(o *op) string { return o.settle }))
+		t.batch.Queue(t.queries.settle, column(t.settles, command), texts(t.settles, func(o *op) string { return o.settle }))
 	}
 }
 
@@ -208,9 +221,9 @@ func (t *transaction) fresh() bool {
 func (t *transaction) queueFresh() {
 	args, _ := t.rowColumns()
 	t.batch.Queue(t.queries.writeAndEnd, append(args,
-		column(t.ends, func(o *op) time.Time { return o.end.at }),
+		times(t.ends, func(o *op) time.Time { return o.end.at }),
 		column(t.ends, func(o *op) pgtype.UUID { return o.end.auditID }),
-		column(t.ends, func(o *op) string { return o.end.details }))...,
+		texts(t.ends, func(o *op) string { return o.end.details }))...,
 	).Exec(func(tag pgconn.CommandTag) error { t.ended = int(tag.RowsAffected()); return nil })
 }
 
@@ -220,22 +233,23 @@ func (t *transaction) rowColumns() (columns []any, n int) {
 		n += len(o.rows.all)
 	}
 	var (
-		ids      = make([]pgtype.UUID, 0, n)
-		payloads = make([]string, 0, n)
+		ids      = make(array[pgtype.UUID], 0, n)
+		payloads = make(array[pgtype.Text], 0, n)
 		seqs     = make([]int32, 0, n)
 		finals   = make([]bool, 0, n)
-		times    = make([]time.Time, 0, n)
+		times    = make(array[pgtype.Timestamptz], 0, n)
 		runs     = make([]int32, 0, n) // which of the commands each row belongs to, from 1
 	)
 	run := int32(0)
 	for _, o := range t.writes {
 		run++
-		for _, r := range o.rows.all {
-			ids = append(ids, r.id)
-			payloads = append(payloads, r.payload)
+		for i := range o.rows.all {
+			r := &o.rows.all[i]
+			ids = append(ids, &r.id)
+			payloads = append(payloads, &r.payload)
 			seqs = append(seqs, r.seq)
 			finals = append(finals, r.final)
-			times = append(times, r.at)
+			times = append(times, &r.at)
 			runs = append(runs, run)
 		}
 	}
@@ -270,11 +284,11 @@ func (t *transaction) queueEnds() {
 	}
 	commands, statuses, times := endColumns(t.ends)
 	markIDs, markTimes, stored := marks(t.ends, func(o *op) mark { return o.end.mark })
-	t.batch.Queue(t.queries.end, commands, statuses, column(t.ends, func(o *op) string { return o.end.message }), times,
+	t.batch.Queue(t.queries.end, commands, statuses, texts(t.ends, func(o *op) string { return o.end.message }), times,
 		markIDs, markTimes, stored,
 		column(t.ends, func(o *op) pgtype.UUID { return o.end.auditID }),
-		column(t.ends, func(o *op) string { return o.end.action }),
-		column(t.ends, func(o *op) string { return o.end.details }),
+		texts(t.ends, func(o *op) string { return o.end.action }),
+		texts(t.ends, func(o *op) string { return o.end.details }),
 	).QueryRow(func(row pgx.Row) error { return row.Scan(&t.ended) })
 }
 
@@ -282,20 +296,24 @@ func (t *transaction) queueRevokes() {
 	if len(t.revokes) > 0 {
 		t.batch.Queue(t.queries.revoke,
 			column(t.revokes, func(o *op) pgtype.UUID { return o.end.revoked.auditID }),
-			column(t.revokes, func(o *op) time.Time { return o.end.revoked.at }))
+			times(t.revokes, func(o *op) time.Time { return o.end.revoked.at }))
 	}
 }
 
-func endColumns(ops []*op) (commands []pgtype.UUID, statuses []string, times []time.Time) {
+func endColumns(ops []*op) (commands array[pgtype.UUID], statuses array[pgtype.Text], at array[pgtype.Timestamptz]) {
 	return column(ops, command),
-		column(ops, func(o *op) string { return string(o.end.status) }),
-		column(ops, func(o *op) time.Time { return o.end.at })
+		texts(ops, func(o *op) string { return string(o.end.status) }),
+		times(ops, func(o *op) time.Time { return o.end.at })
 }
 
-func marks(ops []*op, f func(*op) mark) (ids []pgtype.UUID, times []pgtype.Timestamptz, stored []bool) {
+func marks(ops []*op, f func(*op) mark) (ids array[pgtype.UUID], at array[pgtype.Timestamptz], stored []bool) {
+	stored = make([]bool, len(ops))
+	for i, o := range ops {
+		stored[i] = f(o).stored
+	}
 	return column(ops, func(o *op) pgtype.UUID { return toUUID(f(o).id) }),
-		column(ops, func(o *op) pgtype.Timestamptz { return pgtype.Timestamptz{Time: f(o).at, Valid: !f(o).at.IsZero()} }),
-		column(ops, func(o *op) bool { return f(o).stored })
+		times(ops, func(o *op) time.Time { return f(o).at }),
+		stored
 }
 
 // errRaced is a row of commands that was inserted while the transaction ran. What comes next will see it.

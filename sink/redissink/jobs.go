@@ -35,14 +35,16 @@ type batch struct {
 	withdrawn uint64 // an entry that is to go; 0: none
 }
 
-func (s *Sink) batch(r *run) *batch {
+// batch makes one for so many events, or fewer.
+func (s *Sink) batch(r *run, events int) *batch {
 	if r.buffer == nil {
 		r.buffer, _ = s.buffers.Get().(*[]byte)
 	}
 	if r.buffer == nil {
 		r.buffer = new([]byte)
 	}
-	return &batch{run: r, config: s.config, text: (*r.buffer)[:0]}
+	events = min(events, maxBatchEvents)
+	return &batch{run: r, config: s.config, text: (*r.buffer)[:0], entries: make([]uint64, 0, events), ends: make([]int, 0, events)}
 }
 
 // release gives a call's buffer to those that come.
@@ -88,8 +90,9 @@ type publication struct {
 
 func (p *publication) commands(ctx context.Context) (int, []redis.Cmder) {
 	cmds := make([]redis.Cmder, 0, len(p.entries)-p.sent)
+	var channel any = p.run.channel // on the heap once
 	for i := p.sent; i < len(p.entries); i++ {
-		cmd := redis.NewIntCmd(ctx, "publish", p.run.channel, p.event(i))
+		cmd := redis.NewIntCmd(ctx, "publish", channel, p.event(i))
 		// go-redis sends each PUBLISH to another node of a cluster, and a command's events would
 		// overtake each other. Any node publishes to all: let it be the same one.
 		cmd.SetFirstKeyPos(1)

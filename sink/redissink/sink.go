@@ -116,7 +116,7 @@ func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 	}
 	told := lastly.Told(ctx, s)
 	for len(chunks) > 0 {
-		b := s.batch(r)
+		b := s.batch(r, len(chunks)+1)
 		n := 0
 		for n < len(chunks) && b.fits() {
 			b.add(entryOf(chunks[n].Seq), responseEvent(chunks[n]))
@@ -159,7 +159,7 @@ func (s *Sink) End(ctx context.Context, res vehicle.Result) error {
 	if r.ended != nil && r.ended.Status == res.Status && r.ended.FinishedAt.Equal(res.FinishedAt) {
 		return nil
 	}
-	b, entry := s.batch(r), endEntry
+	b, entry := s.batch(r, 1), endEntry
 	if r.told { // followers that have seen it are gone, and those that come must not see it
 		b.withdrawn, entry = endEntry, endEntry+1
 	}
