@@ -116,7 +116,7 @@ type queue struct {
 
 // How much a queue holds. One message is always taken, whatever its size.
 const (
-	queueChunks = 1024
+	queueChunks = 4096
 	queueBytes  = 4 << 20
 )
 

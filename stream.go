@@ -36,7 +36,7 @@ type Stream struct {
 // the command, with [ErrCanceled] unless the final chunk has been seen. When the loop is over the sinks have got End.
 //
 // The iterator is single-use: a command runs once. Using it again yields [ErrInvalidCommand].
-// While the loop's body runs, the client goes on receiving with sinks, and without them a long answer: up to 1,024 chunks or
+// While the loop's body runs, the client goes on receiving with sinks, and without them a long answer: up to 4,096 chunks or
 // 4 MiB. Then HTTP/2's flow control slows the vehicle.
 func (s *Stream) Chunks() iter.Seq2[Chunk, error] {
 	return func(yield func(Chunk, error) bool) {
