@@ -173,7 +173,7 @@ func (a *attempts) RecvMsg(m any) error {
 		}
 		if err == nil {
 			a.current.waitFrom(a.call.idleTimeout)
-			err = a.current.RecvMsg(m)
+			err = a.current.receive(m)
 			a.current.waited()
 		}
 		switch err {
@@ -187,6 +187,17 @@ func (a *attempts) RecvMsg(m any) error {
 			return failure
 		}
 	}
+}
+
+// receive is RecvMsg, which says io.EOF also where no answer has ended: gRPC has opened again, by itself, a stream that the server
+// refused, and that one was lost before it had the request. Asked again, gRPC says what became of it, and says io.EOF again
+// where that is so.
+func (at *attempt) receive(m any) error {
+	err := at.RecvMsg(m)
+	if err == io.EOF && !at.answered { //nolint:errorlint // gRPC returns it as it is
+		err = at.RecvMsg(m)
+	}
+	return err
 }
 
 // open begins the next attempt.
