@@ -89,9 +89,10 @@ func (d *delivery) write(ctx, limit context.Context, chunks []Chunk, teller last
 func (d *delivery) end(ctx context.Context, res Result, describe func(*Error)) Result {
 	for _, s := range d.sinks[:d.begun] {
 		err := d.call(ctx, s, "End", func() error {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
-			defer cancel()
-			return s.End(ctx, res)
+			var limit lifetime // a context with less than context.WithTimeout's
+			limit.begin(context.WithoutCancel(ctx), false, time.Now().Add(endTime))
+			defer limit.end(context.Canceled)
+			return s.End(&limit, res)
 		})
 		switch {
 		case err == nil:
@@ -114,7 +115,7 @@ func (d *delivery) call(ctx context.Context, s Sink, method string, f func() err
 	if isWrapper(s) { // it reports those of the sinks in it
 		err = within.Call(f)
 	} else {
-		err = sinkcall.Do(ctx, s, method, func() error { return within.Call(f) })
+		err = sinkcall.Do(ctx, s, method, f)
 	}
 	if panicked, ok := errors.AsType[*within.PanicError](err); ok {
 		d.log.log(context.Background(), slog.LevelError, "vehicle: a sink panicked",

@@ -71,16 +71,25 @@ type order struct {
 	id, vehicle uuid.UUID
 	name        string
 	params      map[string]string
+	values      map[string]any // the same, as the SDK takes them
 }
 
-func (j *job) newOrder() order {
+// orders returns what makes a job's orders. Their parameters are the same, and are made once: that costs a caller about the same
+// with the SDK and without.
+func (j *job) orders() func() order {
 	params := map[string]string{
 		paramChunks: fmt.Sprint(j.Chunks), paramSize: fmt.Sprint(j.Size), paramDelay: fmt.Sprint(j.Delay.Milliseconds()),
 	}
 	if j.Kind == kindOpen {
 		params[paramHold] = "true"
 	}
-	return order{id: uuid.New(), vehicle: theVehicle, name: "ReadDTC", params: params}
+	values := make(map[string]any, len(params))
+	for key, value := range params {
+		values[key] = value
+	}
+	return func() order {
+		return order{id: uuid.New(), vehicle: theVehicle, name: "ReadDTC", params: params, values: values}
+	}
 }
 
 var theVehicle = uuid.MustParse("0b5f0e43-6c4d-4f0e-9a3b-6d2f3f1c7a10")
@@ -205,7 +214,7 @@ func (j *job) measureStream(ctx context.Context, r runner) (figures, error) {
 	warm := *j
 	warm.Chunks = max(1, j.Chunks/10)
 	first := answer{want: want, chunks: warm.Chunks, whole: true}
-	if err := j.runOne(ctx, r, warm.newOrder(), &first); err != nil {
+	if err := j.runOne(ctx, r, warm.orders()(), &first); err != nil {
 		return nil, err
 	}
 	var m meter
@@ -213,10 +222,11 @@ func (j *job) measureStream(ctx context.Context, r runner) (figures, error) {
 		return nil, err
 	}
 	var last answer
+	next := j.orders()
 	done := 0
 	for done == 0 || time.Since(m.at) < j.Window {
 		last = answer{want: want, chunks: j.Chunks, keep: j.Keep}
-		if err := j.runOne(ctx, r, j.newOrder(), &last); err != nil {
+		if err := j.runOne(ctx, r, next(), &last); err != nil {
 			return nil, err
 		}
 		done++
@@ -255,6 +265,7 @@ func (j *job) measureCommands(ctx context.Context, r runner) (figures, error) {
 	defer cancel(nil)
 	var all, counted atomic.Int64
 	var times latencies
+	next := j.orders()
 	var phase atomic.Int32 // 0 warming up, 1 measuring, 2 over
 	var wg sync.WaitGroup
 	for range j.AtOnce {
@@ -262,7 +273,7 @@ func (j *job) measureCommands(ctx context.Context, r runner) (figures, error) {
 			for phase.Load() < 2 && ctx.Err() == nil {
 				measured, start := phase.Load() == 1, time.Now()
 				a := answer{want: want, chunks: j.Chunks, whole: true}
-				if err := j.runOne(ctx, r, j.newOrder(), &a); err != nil {
+				if err := j.runOne(ctx, r, next(), &a); err != nil {
 					cancel(err)
 					return
 				}
@@ -308,7 +319,7 @@ func (j *job) measureOpen(ctx context.Context, r runner) (figures, error) {
 	one := *j
 	one.Kind, one.Chunks, one.Delay = kindCommands, 1, 0
 	a := answer{want: want, chunks: 1, whole: true}
-	if err := r.run(ctx, one.newOrder(), a.see); err != nil { // connects
+	if err := r.run(ctx, one.orders()(), a.see); err != nil { // connects
 		return nil, err
 	}
 	var m meter
@@ -320,6 +331,7 @@ func (j *job) measureOpen(ctx context.Context, r runner) (figures, error) {
 		return nil, err
 	}
 	goroutines := runtime.NumGoroutine()
+	next := j.orders()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var open, wg sync.WaitGroup
@@ -328,7 +340,7 @@ func (j *job) measureOpen(ctx context.Context, r runner) (figures, error) {
 		wg.Go(func() {
 			arrived := sync.OnceFunc(open.Done)
 			defer arrived()
-			err := r.run(ctx, j.newOrder(), func(seq int, payload []byte, text string, _ bool) {
+			err := r.run(ctx, next(), func(seq int, payload []byte, text string, _ bool) {
 				if string(payload)+text != want[seq] {
 					cancel(fmt.Errorf("chunk %d is not what the vehicle sent", seq))
 				}

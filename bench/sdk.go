@@ -46,11 +46,7 @@ func (s *sdk) execute(ctx context.Context, o order) (attempts int, _ error) {
 }
 
 func (o order) command() vehicle.Command {
-	cmd := vehicle.Command{ID: o.id, VehicleID: o.vehicle, Name: o.name, Params: make(map[string]any, len(o.params))}
-	for key, value := range o.params {
-		cmd.Params[key] = value
-	}
-	return cmd
+	return vehicle.Command{ID: o.id, VehicleID: o.vehicle, Name: o.name, Params: o.values}
 }
 
 func (s *sdk) close() error {

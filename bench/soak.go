@@ -66,6 +66,7 @@ func soakClient(ctx context.Context, o soakOrder, say func(soaked) error) error 
 	end := start.Add(o.For)
 	long := o.job
 	long.Chunks = soakLong
+	short, seldom := o.orders(), long.orders()
 	var commands, chunks, retries atomic.Int64
 	loadCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -73,17 +74,17 @@ func soakClient(ctx context.Context, o soakOrder, say func(soaked) error) error 
 	for worker := range soakAtOnce {
 		wg.Go(func() {
 			for i := worker; time.Now().Before(end) && loadCtx.Err() == nil; i++ {
-				j := &o.job
+				next, size := short, o.Chunks
 				if i%soakEvery == 0 {
-					j = &long
+					next, size = seldom, long.Chunks
 				}
-				attempts, err := s.execute(loadCtx, j.newOrder())
+				attempts, err := s.execute(loadCtx, next())
 				if err != nil {
 					cancel(fmt.Errorf("a command failed: %w", err))
 					return
 				}
 				commands.Add(1)
-				chunks.Add(int64(j.Chunks))
+				chunks.Add(int64(size))
 				retries.Add(int64(attempts - 1))
 			}
 		})

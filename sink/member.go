@@ -74,7 +74,7 @@ func (m member) call(ctx context.Context, method string, f func() error) error {
 	if m.hides {
 		return within.Call(f)
 	}
-	return sinkcall.Do(ctx, m.sink, method, func() error { return within.Call(f) })
+	return sinkcall.Do(ctx, m.sink, method, f)
 }
 
 func (m member) wrap(err error) error {

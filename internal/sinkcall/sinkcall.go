@@ -5,6 +5,8 @@ package sinkcall
 import (
 	"context"
 	"time"
+
+	"github.com/sovd-go/vehicle/internal/within"
 )
 
 // Report is told of a call: of which sink, which of its methods, how long it took, and its error.
@@ -17,14 +19,14 @@ func With(ctx context.Context, report Report) context.Context {
 	return context.WithValue(ctx, key{}, report)
 }
 
-// Do calls f, which is a call of sink's method, and reports it where somebody has asked.
+// Do calls f, which is a call of sink's method, by [within.Call], and reports it where somebody has asked.
 func Do(ctx context.Context, sink any, method string, f func() error) error {
 	report, ok := ctx.Value(key{}).(Report)
 	if !ok {
-		return f()
+		return within.Call(f)
 	}
 	start := time.Now()
-	err := f()
+	err := within.Call(f)
 	report(sink, method, time.Since(start), err)
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strconv"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/sovd-go/vehicle/internal/jsonscan"
 )
@@ -26,21 +27,26 @@ const (
 // wrapKey is the key of the object that a text is wrapped in.
 const wrapKey = "$json"
 
-// toJSONB returns a JSON text that jsonb can hold: text itself, or text wrapped as {"$json": "text"}. It
+// toJSONB returns a JSON text that jsonb can hold: text itself, in its memory, or text wrapped as {"$json": "text"}. It
 // returns false where text is not UTF-8, which can be held in no way.
 func toJSONB(text []byte) (string, bool) {
 	switch {
 	case jsonscan.Scan(text) == jsonscan.Plain && !bytes.Contains(text, []byte(wrapKey)): // nearly all
-		return string(text), true
+		return alias(text), true
 	case !utf8.Valid(text):
 		return "", false
 	case len(text) == 0:
 		return "null", true
 	case isJSONB(text):
-		return string(text), true
+		return alias(text), true
 	default:
 		return wrap(text), true
 	}
+}
+
+// alias is text as a string, without copying it.
+func alias(text []byte) string {
+	return unsafe.String(unsafe.SliceData(text), len(text)) //nolint:gosec // G103: a Sink may keep payloads, and nobody changes them
 }
 
 func wrap(text []byte) string {

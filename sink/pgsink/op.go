@@ -2,6 +2,7 @@ package pgsink
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // G505: UUIDv5 is made of it
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -194,7 +195,12 @@ func appendString(b []byte, s string) []byte {
 
 // auditID is a UUIDv5, like [vehicle.Chunk.ID]: one row for each command and action, however often it is written.
 func auditID(command uuid.UUID, action string) uuid.UUID {
-	return uuid.NewSHA1(command, []byte("audit:"+action))
+	var room [64]byte
+	sum := sha1.Sum(append(append(append(room[:0], command[:]...), "audit:"...), action...)) //nolint:gosec // G401: UUIDv5 is made of it
+	id := uuid.UUID(sum[:16])
+	id[6] = id[6]&0x0f | 5<<4 // the version
+	id[8] = id[8]&0x3f | 0x80 // the variant
+	return id
 }
 
 func toUUID(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
