@@ -14,7 +14,7 @@ import (
 // merger is a connection whose Read makes one DATA frame of those that have arrived together and follow each other on one
 // stream. Servers send each message in a frame of its own, and gRPC takes more than a microsecond for a frame: of a long answer of
 // small chunks, most of what it costs. To HTTP/2 it is the same: where frames end means nothing, and windows count what is in
-// them. Nothing waits for a frame that has not come.
+// them. Nothing waits for a frame that has not come. With TLS those have arrived together that share a record of up to 16 KiB.
 type merger struct {
 	net.Conn
 

@@ -17,8 +17,8 @@ import (
 	"github.com/sovd-go/vehicle"
 )
 
-// op is what one call asks of the database. Its data does not refer to the caller's slices: the caller may be gone
-// before it is done.
+// op is what one call asks of the database. Of the caller's it refers to the payloads, which a Sink may keep, and to no slice
+// that is used again: the caller may be gone before it is done.
 type op struct {
 	command uuid.UUID
 	// One of these says what is asked, or rows and end together.
