@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// lifetime is the context of an attempt, or of a sink's End: another's values, and an end of its own. Package context could make
-// it, for an attempt with nine more allocations, and with a time in each request's headers that no other has (see Deadline).
+// lifetime is an attempt's context: another's values, and an end of its own. Package context could make it, with nine more
+// allocations, and with a time in each request's headers that no other has (see Deadline).
 type lifetime struct {
 	values   context.Context
 	deadline time.Time // zero: none

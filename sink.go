@@ -89,10 +89,9 @@ func (d *delivery) write(ctx, limit context.Context, chunks []Chunk, teller last
 func (d *delivery) end(ctx context.Context, res Result, describe func(*Error)) Result {
 	for _, s := range d.sinks[:d.begun] {
 		err := d.call(ctx, s, "End", func() error {
-			var limit lifetime // as context.WithTimeout, with fewer allocations
-			limit.begin(context.WithoutCancel(ctx), false, time.Now().Add(endTime))
-			defer limit.end(context.Canceled)
-			return s.End(&limit, res)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+			defer cancel()
+			return s.End(ctx, res)
 		})
 		switch {
 		case err == nil:

@@ -2,11 +2,9 @@ package pgsink
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // G505: UUIDv5 is made of it
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -164,43 +162,31 @@ type ending struct {
 func newEnd(res vehicle.Result, m mark) *op {
 	id := res.Command.ID
 	e := &ending{mark: m, status: res.Status, at: toTime(res.FinishedAt)}
-	details := append(make([]byte, 0, 128), `{"command_name":`...)
-	details = appendString(details, toText(res.Command.Name))
+	details := struct {
+		CommandName string  `json:"command_name"`
+		ChunkCount  *int    `json:"chunk_count,omitempty"`
+		Error       *string `json:"error,omitempty"`
+	}{CommandName: toText(res.Command.Name)}
 	if res.Status == vehicle.StatusCompleted {
 		e.action = "command_completed"
-		details = append(details, `,"chunk_count":`...)
-		details = strconv.AppendInt(details, int64(res.Chunks), 10)
+		details.ChunkCount = &res.Chunks
 	} else {
 		e.action, e.status = "command_failed", vehicle.StatusFailed
 		e.message = "failed for an unknown reason"
 		if res.Err != nil {
 			e.message = toText(res.Err.Error())
 		}
-		details = append(details, `,"error":`...)
-		details = appendString(details, e.message)
+		details.Error = &e.message
 	}
-	e.details, _ = toJSONB(append(details, '}'))
+	text, _ := json.Marshal(details) //nolint:errchkjson // strings and an int
+	e.details, _ = toJSONB(text)
 	e.auditID = toUUID(auditID(id, e.action))
 	return &op{command: id, end: e, done: make(chan struct{})}
 }
 
-// appendString appends s in JSON.
-func appendString(b []byte, s string) []byte {
-	quoted, err := json.Marshal(s)
-	if err != nil { // a string always can be
-		return append(b, `""`...)
-	}
-	return append(b, quoted...)
-}
-
 // auditID is a UUIDv5, like [vehicle.Chunk.ID]: one row for each command and action, however often it is written.
 func auditID(command uuid.UUID, action string) uuid.UUID {
-	var room [64]byte
-	sum := sha1.Sum(append(append(append(room[:0], command[:]...), "audit:"...), action...)) //nolint:gosec // G401: UUIDv5 is made of it
-	id := uuid.UUID(sum[:16])
-	id[6] = id[6]&0x0f | 5<<4 // the version
-	id[8] = id[8]&0x3f | 0x80 // the variant
-	return id
+	return uuid.NewSHA1(command, []byte("audit:"+action))
 }
 
 func toUUID(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
