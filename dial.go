@@ -31,9 +31,11 @@ const (
 	readBuffer   = 128 << 10
 )
 
-// newDialer returns a function that makes connections to target as config says. It checks both, and
-// the connections do no I/O before their first stream.
-func newDialer(target string, config config, keys keyring) (func() (*grpc.ClientConn, error), error) {
+// dialer makes a connection, which does no I/O before its first stream. The limit is what its server says then.
+type dialer func() (*grpc.ClientConn, *streamLimit, error)
+
+// newDialer returns a dialer that makes connections to target as config says. It checks both.
+func newDialer(target string, config config, keys keyring) (dialer, error) {
 	if err := checkTarget(target); err != nil {
 		return nil, err
 	}
@@ -54,17 +56,17 @@ func newDialer(target string, config config, keys keyring) (func() (*grpc.Client
 	}
 	opts = append(opts, config.dialOptions...)
 	info := keys.current().Info()
-	return func() (*grpc.ClientConn, error) {
-		handshakes := &handshakes{keys: keys, info: info}
-		cc, err := grpc.NewClient(target, append(handshakes.dialOptions(), opts...)...)
+	return func() (*grpc.ClientConn, *streamLimit, error) {
+		handshakes, limit := &handshakes{keys: keys, info: info}, new(streamLimit)
+		cc, err := grpc.NewClient(target, append(handshakes.dialOptions(limit), opts...)...)
 		if err != nil {
-			return nil, fmt.Errorf("vehicle: target %q: %w", target, err)
+			return nil, nil, fmt.Errorf("vehicle: target %q: %w", target, err)
 		}
 		if scheme, _, ok := strings.Cut(target, "://"); ok && !strings.HasPrefix(cc.CanonicalTarget(), strings.ToLower(scheme)+"://") {
 			_ = cc.Close() // gRPC knows no such scheme, and took all of it for a host's name
-			return nil, &targetError{target, fmt.Sprintf("no resolver for scheme %q; a target is host:port, or scheme:///name with a gRPC resolver's scheme", scheme)}
+			return nil, nil, &targetError{target, fmt.Sprintf("no resolver for scheme %q; a target is host:port, or scheme:///name with a gRPC resolver's scheme", scheme)}
 		}
-		return cc, nil
+		return cc, limit, nil
 	}, nil
 }
 

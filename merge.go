@@ -17,6 +17,7 @@ import (
 // them. Nothing waits for a frame that has not come. With TLS those have arrived together that share a record of up to 16 KiB.
 type merger struct {
 	net.Conn
+	limit *streamLimit // reads the SETTINGS that pass by
 
 	// The last frame that came in pieces.
 	head [frameHeader]byte
@@ -54,13 +55,17 @@ func (m *merger) merge(p []byte) int {
 			binary.BigEndian.PutUint16(into[1:], uint16(len(into)-frameHeader)) //nolint:gosec // G115: up to maxFramePayload
 			continue
 		}
+		if frame[3] == frameSettings {
+			m.limit.read(frame)
+		}
 		into = p[end : end+copy(p[end:], frame)]
 		end += size
 	}
 	if begun := p[at:]; len(begun) > 0 {
 		m.have = copy(m.head[:], begun)
 		if m.have == frameHeader {
-			m.rest = frameHeader + payloadLen(m.head[:]) - len(begun)
+			m.begin()
+			m.rest -= len(begun) - frameHeader
 		}
 		end += copy(p[end:], begun)
 	}
@@ -75,11 +80,19 @@ func (m *merger) goOn(p []byte) int {
 		if m.have += at; m.have < frameHeader {
 			return at
 		}
-		m.rest = payloadLen(m.head[:])
+		m.begin()
 	}
 	n := min(m.rest, len(p)-at)
 	m.rest -= n
 	return at + n
+}
+
+// begin notes how much is to come of a frame whose header has come, and not all else.
+func (m *merger) begin() {
+	m.rest = payloadLen(m.head[:])
+	if m.head[3] == frameSettings {
+		m.limit.forget()
+	}
 }
 
 // wholeFrame is the size of the frame that p begins with; 0: not all of it has come.
@@ -116,6 +129,7 @@ func (m *merger) SyscallConn() (syscall.RawConn, error) {
 // merging is credentials whose connections merge frames: that is where gRPC gets a connection from, once it is decrypted.
 type merging struct {
 	credentials.TransportCredentials
+	limit *streamLimit // of the connection that is made last
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
@@ -124,10 +138,11 @@ func (m merging) ClientHandshake(ctx context.Context, authority string, raw net.
 	if err != nil {
 		return nil, nil, err
 	}
-	return &merger{Conn: conn}, info, nil
+	m.limit.begin()
+	return &merger{Conn: conn, limit: m.limit}, info, nil
 }
 
 // Clone implements credentials.TransportCredentials.
 func (m merging) Clone() credentials.TransportCredentials {
-	return merging{m.TransportCredentials.Clone()}
+	return merging{m.TransportCredentials.Clone(), m.limit}
 }

@@ -59,7 +59,7 @@ func TestMerge(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			var m merger
+			m := merger{limit: new(streamLimit)}
 			var got []string
 			for _, read := range tt.reads {
 				p := []byte(read)
@@ -82,7 +82,7 @@ func (c readConn) Read(p []byte) (int, error) { return c.from.Read(p) }
 
 func TestMergerReadsWhatCameBeforeAnError(t *testing.T) {
 	t.Parallel()
-	m := &merger{Conn: readConn{from: iotest.DataErrReader(strings.NewReader(data(1, "a") + data(1, "b")))}}
+	m := &merger{limit: new(streamLimit), Conn: readConn{from: iotest.DataErrReader(strings.NewReader(data(1, "a") + data(1, "b")))}}
 	p := make([]byte, 100)
 	n, err := m.Read(p)
 	if got, want := string(p[:n]), data(1, "ab"); got != want || !errors.Is(err, io.EOF) {
@@ -91,24 +91,41 @@ func TestMergerReadsWhatCameBeforeAnError(t *testing.T) {
 }
 
 // FuzzMerge reads bytes in pieces of all sizes. Whatever they are, what is read says the same: the same frames, but for DATA of
-// one stream that follow each other. And nothing is held back.
+// one stream that follow each other. Nothing is held back, and SETTINGS are read where they came in one piece.
 func FuzzMerge(f *testing.F) {
 	f.Add([]byte(data(1, "a")+data(1, "b")+data(3, "c")), []byte{100})
+	f.Add([]byte(frame(frameSettings, 0, 0, setting(maxConcurrentStreams, 3))+data(1, "a")+frame(frameSettings, 0, 0, setting(maxConcurrentStreams, 4))), []byte{16, 15})
 	f.Add([]byte(data(1, "a")+data(1, "b")+frame(1, 5, 1, "t")), []byte{12, 1, 3})
 	f.Add([]byte(data(1, strings.Repeat("a", maxFramePayload-1))+data(1, "b")+frame(frameData, flagEndStream, 1, "")), []byte{255, 200})
 	f.Fuzz(func(t *testing.T, sent []byte, sizes []byte) {
 		if len(sizes) == 0 {
 			return
 		}
-		var m merger
+		m := merger{limit: new(streamLimit)}
+		want := new(streamLimit)
+		m.limit.begin()
+		want.begin()
 		var came, read []byte
+		next := 0 // where in sent a frame begins
 		for i := 0; len(came) < len(sent); i++ {
 			n := min(max(1, int(sizes[i%len(sizes)]), len(sent)/32), len(sent)-len(came)) // each piece is compared with all before
 			p := slices.Clone(sent[len(came) : len(came)+n])
+			for begun := len(came); len(sent)-next >= frameHeader && next+frameHeader <= begun+n; next += frameHeader + payloadLen(sent[next:]) {
+				switch frame := sent[next:]; {
+				case frame[3] != frameSettings:
+				case next >= begun && next+frameHeader+payloadLen(frame) <= begun+n:
+					want.read(frame[:wholeFrame(frame)])
+				default:
+					want.forget()
+				}
+			}
 			came = sent[:len(came)+n]
 			read = append(read, p[:m.merge(p)]...)
 			if want, got := meaning(came), meaning(read); !slices.Equal(want, got) {
 				t.Fatalf("after %d bytes (-sent +read):\n%s", len(came), cmp.Diff(want, got))
+			}
+			if want, got := want.Load(), m.limit.Load(); want != got {
+				t.Fatalf("after %d bytes: a limit of %d streams, want %d", len(came), got, want)
 			}
 		}
 	})
@@ -154,7 +171,7 @@ func BenchmarkMerge(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("%d B/copy and merge", size), func(b *testing.B) {
 			b.SetBytes(int64(len(sent)))
-			var m merger
+			m := merger{limit: new(streamLimit)}
 			for b.Loop() {
 				copy(p, sent)
 				m.merge(p)

@@ -23,7 +23,8 @@ const (
 	streamsPerConn = 100
 	// patience is how long opening a stream on a ready connection may take. It is a matter of
 	// microseconds unless the server's limit of concurrent streams has been reached, which gRPC
-	// neither reports nor lets anyone ask: the stream just waits.
+	// neither reports nor lets anyone ask: the stream just waits. Or the machine is busy, or an interceptor is: a limit that
+	// is known tells them apart.
 	patience = 25 * time.Millisecond
 	// redialInterval is how often streams may make a broken connection connect again.
 	redialInterval = time.Second / 2
@@ -37,7 +38,7 @@ var (
 
 // pool is the client's connections. Each stream goes to the least busy healthy one. It opens connections as load asks, up to size. Safe for concurrent use.
 type pool struct {
-	dial  func() (*grpc.ClientConn, error)
+	dial  dialer
 	size  int
 	epoch time.Time // when the pool was made
 
@@ -59,6 +60,7 @@ type pool struct {
 type conn struct {
 	*grpc.ClientConn
 	pool     *pool
+	allowed  *streamLimit
 	streams  int // being opened, and open
 	open     int // open; these two without those that have brought all that is wanted of them
 	ending   int // open, and they have
@@ -81,9 +83,8 @@ type place struct {
 	released bool // gRPC is done with the stream
 }
 
-// newPool makes the pool and its first connection, which tells whether the options make sense. A
-// grpc.ClientConn does no I/O before its first stream.
-func newPool(size int, dial func() (*grpc.ClientConn, error)) (*pool, error) {
+// newPool makes the pool and its first connection, which tells whether the options make sense.
+func newPool(size int, dial dialer) (*pool, error) {
 	p := &pool{dial: dial, size: size, limit: streamsPerConn, epoch: time.Now()}
 	_, err := p.grow()
 	return p, err
@@ -188,7 +189,7 @@ func (p *pool) look() {
 // streams than are open. The stream moves where there is room, or waits for room anywhere.
 func (p *pool) kept(at *place, now time.Duration) {
 	c := at.conn
-	if c.GetState() != connectivity.Ready || c.open > at.seen { // nothing to do with the server's limit, or below it
+	if c.GetState() != connectivity.Ready || c.open > at.seen || c.allowed.allows(c.open+c.ending) { // nothing to do with the server's limit, or below it
 		at.seen, at.since = c.open, now
 		return
 	}
@@ -318,13 +319,21 @@ func (p *pool) best() (*conn, rank) {
 }
 
 func (p *pool) grow() (*conn, error) {
-	cc, err := p.dial()
+	c, err := p.connection(p.limit)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{ClientConn: cc, pool: p, limit: p.limit}
 	p.conns = append(p.conns, c)
 	return c, nil
+}
+
+// connection makes a connection that is expected to carry so many streams.
+func (p *pool) connection(limit int) (*conn, error) {
+	cc, allowed, err := p.dial()
+	if err != nil {
+		return nil, err
+	}
+	return &conn{ClientConn: cc, pool: p, allowed: allowed, limit: limit}, nil
 }
 
 // waitReady connects, and returns when a connection is ready, or cannot become it for what a handshakeError says. Where

@@ -3,7 +3,6 @@ package vehicle_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/sovd-go/vehicle"
 	vt "github.com/sovd-go/vehicle/vehicletest"
@@ -62,16 +62,26 @@ func TestStreamLimit(t *testing.T) {
 // A connection that is full does not hold a command while another has room, or could be opened.
 func TestNotHeldByAFullConnection(t *testing.T) {
 	t.Parallel()
-	for _, limit := range []uint32{1, 3, 10} {
-		t.Run(fmt.Sprintf("a server that takes %d streams on a connection", limit), func(t *testing.T) {
+	replaced := vehicle.WithDialOptions(grpc.WithTransportCredentials(insecure.NewCredentials()))
+	for _, tt := range []struct {
+		name    string
+		limit   int
+		options []vehicle.Option
+	}{
+		{"a server that takes one stream on a connection", 1, nil},
+		{"a server that takes 3 streams on a connection", 3, nil},
+		{"a server that takes 10 streams on a connection", 10, nil},
+		{"credentials that do not tell the limit", 3, []vehicle.Option{replaced}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { // where nothing is slow, only waiting takes time
 				const size = 4
 				release := make(chan struct{})
-				server := vt.NewServer(t, vt.WithServerOptions(grpc.MaxConcurrentStreams(limit)),
+				server := vt.NewServer(t, vt.WithServerOptions(grpc.MaxConcurrentStreams(uint32(tt.limit))),
 					vt.On("Scripted", vt.Script{vt.Until(release), vt.Answer(`0`)}))
-				client := server.Client(t, vehicle.WithPoolSize(size), vehicle.WithoutRetry())
-				n := int(limit) * size
+				client := server.Client(t, append(tt.options, vehicle.WithPoolSize(size), vehicle.WithoutRetry())...)
+				n := tt.limit * size
 				var wg sync.WaitGroup
 				for range n {
 					wg.Go(func() {
@@ -164,6 +174,50 @@ func TestPoolGrowsAsLoadAsks(t *testing.T) {
 		close(release)
 		wg.Wait()
 	})
+}
+
+// A stream that takes long to open, for what an interceptor does or because the machine is busy, is none that the server refuses: it
+// has said how many it takes.
+func TestSlowOpeningIsNotTheServersLimit(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		server []vt.Option
+	}{
+		{"a server without a limit", nil},
+		{"a server that takes more", []vt.Option{vt.WithServerOptions(grpc.MaxConcurrentStreams(60))}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				slow := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+					time.Sleep(time.Second)
+					return open(ctx, desc, cc, method, opts...)
+				}
+				server := vt.NewServer(t, tt.server...)
+				client := server.Client(t, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(slow)))
+				if err := client.WaitReady(t.Context()); err != nil {
+					t.Fatalf("WaitReady: %v", err)
+				}
+				var wg sync.WaitGroup
+				for range 50 {
+					wg.Go(func() {
+						if _, err := client.Execute(t.Context(), command("ReadDTC")); err != nil {
+							t.Errorf("Execute: %v", err)
+						}
+					})
+				}
+				wg.Wait()
+				conns := map[int]int{}
+				for _, r := range server.Requests() {
+					conns[r.Conn]++
+				}
+				if diff := cmp.Diff(map[int]int{1: 50}, conns); diff != "" {
+					t.Errorf("commands on each connection (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
 }
 
 // After an outage that was longer than gRPC's patience, the next attempt finds the service at once.

@@ -26,11 +26,11 @@ func (p *pool) replace() (used []*conn) {
 		p.retired = make(map[*conn]struct{})
 	}
 	for i, old := range p.conns {
-		cc, err := p.dial()
+		c, err := p.connection(old.limit)
 		if err != nil {
 			return used // impossible: the same options made the old one
 		}
-		p.conns[i] = &conn{ClientConn: cc, pool: p, limit: old.limit}
+		p.conns[i] = c
 		if old.GetState() != connectivity.Idle {
 			used = append(used, p.conns[i])
 		}
