@@ -2,23 +2,18 @@ package vehicle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math"
 	"strconv"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 )
 
 // RetryPolicy says how often and when an attempt is repeated. The zero value of a field means its
@@ -137,32 +132,6 @@ type attempts struct {
 	delays    *backoff.ExponentialBackOff // nil: from the base delay
 }
 
-// attempt is one asking of the vehicle.
-type attempt struct {
-	grpc.ClientStream
-	place     *place
-	described *described // nil without observers
-	ctx       *lifetime
-	idle      *time.Timer // nil: no idle timeout
-	ran       bool        // mayHaveRun, before this attempt
-	sent      bool
-	answered  bool // at least one message has come
-
-	mu    sync.Mutex
-	cause error // why ctx was ended; nil: it was not, or by its deadline
-
-	firstCtx   lifetime // for an attempt that does not move
-	firstPlace place
-}
-
-// described is what observers know of an attempt.
-type described struct {
-	Attempt
-	since time.Time // when it began
-}
-
-var errIdle = errors.New("vehicle: no chunk within the idle timeout")
-
 // RecvMsg receives the next message, from however many attempts it takes. Its errors are io.EOF, where the
 // server ended the stream normally, and *Error.
 func (a *attempts) RecvMsg(m any) error {
@@ -187,17 +156,6 @@ func (a *attempts) RecvMsg(m any) error {
 			return failure
 		}
 	}
-}
-
-// receive is RecvMsg, which says io.EOF also where no answer has ended: gRPC has opened again, by itself, a stream that the server
-// refused, and that one was lost before it had the request. Asked again, gRPC says what became of it, and says io.EOF again
-// where that is so.
-func (at *attempt) receive(m any) error {
-	err := at.RecvMsg(m)
-	if err == io.EOF && !at.answered { //nolint:errorlint // gRPC returns it as it is
-		err = at.RecvMsg(m)
-	}
-	return err
 }
 
 // open begins the next attempt.
@@ -304,74 +262,6 @@ func (a *attempts) withHeaders(ctx context.Context) (_ context.Context, first bo
 	return metadata.AppendToOutgoingContext(ctx, headers...), false
 }
 
-// begin makes the attempt's context. It carries the command's values, but follows the command's cancellation only until
-// finish (see ending): a caller that cancels its context once it has its answer must not cancel a stream that is about to
-// end by itself.
-func (at *attempt) begin(values context.Context, first bool, deadline time.Time) {
-	at.ctx = &at.firstCtx
-	at.ctx.begin(values, first, deadline)
-}
-
-// again makes another context, for an attempt that has moved.
-func (at *attempt) again() {
-	at.mu.Lock()
-	defer at.mu.Unlock()
-	before := at.ctx
-	at.ctx = new(lifetime)
-	at.ctx.begin(before.values, before.first, before.deadline)
-	if at.cause != nil { // it was ended while it was moving
-		at.ctx.end(context.Canceled)
-	}
-}
-
-// cancel ends the attempt's context, because of cause. The first one counts, but a move gives way to any other.
-func (at *attempt) cancel(cause error) {
-	at.mu.Lock()
-	defer at.mu.Unlock()
-	if at.cause == nil || at.cause == errMoved { //nolint:errorlint // ours, never wrapped
-		at.cause = cause
-	}
-	at.ctx.end(context.Canceled)
-}
-
-// moved says whether the attempt's context ended only because it is to be made at another place.
-func (at *attempt) moved() bool {
-	at.mu.Lock()
-	defer at.mu.Unlock()
-	if at.cause != errMoved || at.ctx.Err() == context.DeadlineExceeded { //nolint:errorlint // neither is ever wrapped
-		return false
-	}
-	at.cause = nil
-	return true
-}
-
-// why is why the attempt's context has ended; nil: it has not.
-func (at *attempt) why() error {
-	at.mu.Lock()
-	defer at.mu.Unlock()
-	if err := at.ctx.Err(); err != context.Canceled || at.cause == nil { //nolint:errorlint // a context returns it as it is
-		return err
-	}
-	return at.cause
-}
-
-// waitFrom starts the idle timeout, and waited stops it.
-func (at *attempt) waitFrom(d time.Duration) {
-	switch {
-	case d <= 0:
-	case at.idle == nil:
-		at.idle = time.AfterFunc(d, func() { at.cancel(errIdle) })
-	default:
-		at.idle.Reset(d)
-	}
-}
-
-func (at *attempt) waited() {
-	if at.idle != nil {
-		at.idle.Stop()
-	}
-}
-
 // failed ends the current attempt and decides: nil once it is time for the next one, or the command's error.
 func (a *attempts) failed(err error) *Error {
 	at := a.current
@@ -405,104 +295,6 @@ func (a *attempts) failed(err error) *Error {
 func (a *attempts) drop(at *attempt) {
 	a.end.follow(nil)
 	at.cancel(context.Canceled)
-}
-
-// failure is an attempt's end: the command's error if it is the last one, and what bears on trying again.
-type failure struct {
-	*Error
-	permanent bool // ours to know: asking again cannot help
-	refused   bool // the server said so before it ran anything
-	pings     bool // the server closed the connection because of keepalive
-	never     bool // the server asked not to come back
-	retryInfo bool // the server sent RetryInfo
-	told      bool // the server said when to come back: after this long
-	after     time.Duration
-}
-
-// diagnose says what ended an attempt. The order matters: the command's own end explains
-// everything, what this side found wrong comes before the status that gRPC made of it.
-func (a *attempts) diagnose(at *attempt, err error) failure {
-	if ended(a.ctx) {
-		return failure{Error: contextError(a.ctx, "", nil), permanent: true}
-	}
-	st := statusOf(err)
-	switch cause := at.why(); {
-	case errors.Is(cause, errIdle):
-		e := newError(ErrTimeout, fmt.Sprintf("no chunk within %v", a.call.idleTimeout), errIdle)
-		return a.timedOut(e)
-	case errors.Is(cause, context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded && ended(at.ctx):
-		text := fmt.Sprintf("no final chunk within %v", a.call.attemptTimeout)
-		if !at.sent {
-			text = fmt.Sprintf("no connection with a free stream within %v: %s", a.call.attemptTimeout, sanitize(st.Message()))
-		}
-		return a.timedOut(newError(ErrTimeout, text, err))
-	case a.wire.malformed != nil:
-		return failure{Error: newError(ErrMalformedResponse, sanitize(a.wire.malformed.Error()), a.wire.malformed), permanent: true}
-	case a.wire.tooLarge(st):
-		text := fmt.Sprintf("a message is over the limit of %d bytes (see WithMaxMessageSize)", a.wire.limit)
-		return failure{Error: newError(ErrMalformedResponse, text, err), permanent: true}
-	}
-	f := failure{Error: newError(sentinelOf(st.Code()), sanitize(st.Message()), err)}
-	f.Code, f.details = st.Code(), st.Proto()
-	var handshake *handshakeError
-	f.permanent = errors.As(err, &handshake) && handshake.permanent
-	f.pings = st.Code() == codes.Unavailable && strings.Contains(st.Message(), `ENHANCE_YOUR_CALM, debug data: "too_many_pings"`)
-	f.readAdvice(st, at)
-	f.refused = at.sent && !at.answered && (isRefusal(st.Code()) || st.Code() == codes.ResourceExhausted && f.retryInfo)
-	return f
-}
-
-// timedOut blames the sink where one was being written to while the time ran out.
-func (a *attempts) timedOut(e *Error) failure {
-	if name := a.sinks.writing.Load(); name != nil {
-		return failure{Error: slowSink(*name, nil), permanent: true}
-	}
-	return failure{Error: e}
-}
-
-// statusOf is err's status. An interceptor may have returned something that has none.
-func statusOf(err error) *status.Status {
-	if st, ok := status.FromError(err); ok && st.Code() != codes.OK {
-		return st
-	}
-	if st := status.FromContextError(err); st.Code() != codes.Unknown {
-		return st
-	}
-	return status.New(codes.Unknown, err.Error())
-}
-
-// isRefusal says whether a server that answers with code, and nothing else, has not run the command.
-func isRefusal(code codes.Code) bool {
-	switch code {
-	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange, codes.NotFound,
-		codes.Unauthenticated, codes.PermissionDenied, codes.Unimplemented:
-		return true
-	default:
-		return false
-	}
-}
-
-// readAdvice reads when the server wants to be asked again: google.rpc.RetryInfo among the status
-// details, and gRPC's grpc-retry-pushback-ms (gRFC A6), where anything but a number of milliseconds
-// means never. Where both are there, the later time holds.
-func (f *failure) readAdvice(st *status.Status, at *attempt) {
-	for _, detail := range st.Details() {
-		if info, ok := detail.(*errdetails.RetryInfo); ok && info.GetRetryDelay().IsValid() {
-			f.retryInfo, f.told = true, true
-			f.after = max(f.after, info.GetRetryDelay().AsDuration())
-		}
-	}
-	if at.ClientStream == nil {
-		return
-	}
-	for _, text := range at.Trailer().Get("grpc-retry-pushback-ms") {
-		ms, err := strconv.ParseInt(text, 10, 32)
-		if err != nil || ms < 0 {
-			f.never = true
-		}
-		f.told = true
-		f.after = max(f.after, time.Duration(ms)*time.Millisecond)
-	}
 }
 
 // again says whether there is another attempt after f, and after what delay. It is the retry table.

@@ -1,0 +1,112 @@
+package vehicle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// failure is an attempt's end: the command's error if it is the last one, and what bears on trying again.
+type failure struct {
+	*Error
+	permanent bool // ours to know: asking again cannot help
+	refused   bool // the server said so before it ran anything
+	pings     bool // the server closed the connection because of keepalive
+	never     bool // the server asked not to come back
+	retryInfo bool // the server sent RetryInfo
+	told      bool // the server said when to come back: after this long
+	after     time.Duration
+}
+
+// diagnose says what ended an attempt. The order matters: the command's own end explains
+// everything, what this side found wrong comes before the status that gRPC made of it.
+func (a *attempts) diagnose(at *attempt, err error) failure {
+	if ended(a.ctx) {
+		return failure{Error: contextError(a.ctx, "", nil), permanent: true}
+	}
+	st := statusOf(err)
+	switch cause := at.why(); {
+	case errors.Is(cause, errIdle):
+		e := newError(ErrTimeout, fmt.Sprintf("no chunk within %v", a.call.idleTimeout), errIdle)
+		return a.timedOut(e)
+	case errors.Is(cause, context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded && ended(at.ctx):
+		text := fmt.Sprintf("no final chunk within %v", a.call.attemptTimeout)
+		if !at.sent {
+			text = fmt.Sprintf("no connection with a free stream within %v: %s", a.call.attemptTimeout, sanitize(st.Message()))
+		}
+		return a.timedOut(newError(ErrTimeout, text, err))
+	case a.wire.malformed != nil:
+		return failure{Error: newError(ErrMalformedResponse, sanitize(a.wire.malformed.Error()), a.wire.malformed), permanent: true}
+	case a.wire.tooLarge(st):
+		text := fmt.Sprintf("a message is over the limit of %d bytes (see WithMaxMessageSize)", a.wire.limit)
+		return failure{Error: newError(ErrMalformedResponse, text, err), permanent: true}
+	}
+	f := failure{Error: newError(sentinelOf(st.Code()), sanitize(st.Message()), err)}
+	f.Code, f.details = st.Code(), st.Proto()
+	var handshake *handshakeError
+	f.permanent = errors.As(err, &handshake) && handshake.permanent
+	f.pings = st.Code() == codes.Unavailable && strings.Contains(st.Message(), `ENHANCE_YOUR_CALM, debug data: "too_many_pings"`)
+	f.readAdvice(st, at)
+	f.refused = at.sent && !at.answered && (isRefusal(st.Code()) || st.Code() == codes.ResourceExhausted && f.retryInfo)
+	return f
+}
+
+// timedOut blames the sink where one was being written to while the time ran out.
+func (a *attempts) timedOut(e *Error) failure {
+	if name := a.sinks.writing.Load(); name != nil {
+		return failure{Error: slowSink(*name, nil), permanent: true}
+	}
+	return failure{Error: e}
+}
+
+// statusOf is err's status. An interceptor may have returned something that has none.
+func statusOf(err error) *status.Status {
+	if st, ok := status.FromError(err); ok && st.Code() != codes.OK {
+		return st
+	}
+	if st := status.FromContextError(err); st.Code() != codes.Unknown {
+		return st
+	}
+	return status.New(codes.Unknown, err.Error())
+}
+
+// isRefusal says whether a server that answers with code, and nothing else, has not run the command.
+func isRefusal(code codes.Code) bool {
+	switch code {
+	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange, codes.NotFound,
+		codes.Unauthenticated, codes.PermissionDenied, codes.Unimplemented:
+		return true
+	default:
+		return false
+	}
+}
+
+// readAdvice reads when the server wants to be asked again: google.rpc.RetryInfo among the status
+// details, and gRPC's grpc-retry-pushback-ms (gRFC A6), where anything but a number of milliseconds
+// means never. Where both are there, the later time holds.
+func (f *failure) readAdvice(st *status.Status, at *attempt) {
+	for _, detail := range st.Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok && info.GetRetryDelay().IsValid() {
+			f.retryInfo, f.told = true, true
+			f.after = max(f.after, info.GetRetryDelay().AsDuration())
+		}
+	}
+	if at.ClientStream == nil {
+		return
+	}
+	for _, text := range at.Trailer().Get("grpc-retry-pushback-ms") {
+		ms, err := strconv.ParseInt(text, 10, 32)
+		if err != nil || ms < 0 {
+			f.never = true
+		}
+		f.told = true
+		f.after = max(f.after, time.Duration(ms)*time.Millisecond)
+	}
+}
