@@ -16,7 +16,7 @@ func TestAQueueHoldsSoMuchAndNoMore(t *testing.T) {
 		{"small chunks", 200, 4096},
 		{"chunks of 1 KiB", 1 << 10, 4096},
 		{"chunks of 1 MiB", 1 << 20, 4},
-		{"a little less than fits four times", 1<<20 + 1, 4},
+		{"chunks of a little more than 1 MiB", 1<<20 + 1, 4},
 		{"one chunk that is larger than all it may hold", 8 << 20, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
