@@ -194,8 +194,8 @@ func (p *pool) kept(at *place, now time.Duration) {
 		return
 	}
 	p.unwatch(at)
-	c.limit = max(c.open, 1)
-	p.limit = c.limit
+	c.limit = c.open // none, where all that it carries has brought all
+	p.limit = max(c.limit, 1)
 	if best, rank := p.best(); len(p.conns) < p.size || at.betterOn(best, rank) {
 		at.move()
 		return
@@ -269,10 +269,12 @@ func (p *pool) release(at *place) {
 		return
 	}
 	at.released = true
+	c := at.conn
 	if at.open {
-		at.conn.ending--
+		c.ending--
+		c.limit = max(c.limit, c.open+1) // there is room for another
 	}
-	p.dismiss(at.conn)
+	p.dismiss(c)
 }
 
 // rank says how good a connection is for one more stream; less is better.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -137,6 +138,25 @@ func TestMovesToTheConnectionWithRoom(t *testing.T) {
 	})
 }
 
+// Streams that have brought all, and that the server has not ended, count for it. Who waits behind them moves.
+func TestNotHeldByStreamsThatHaveBroughtAll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := vt.NewServer(t, vt.WithServerOptions(grpc.MaxConcurrentStreams(2)),
+			vt.On("Scripted", vt.Script{vt.Answer(`0`), vt.Delay(time.Hour)}))
+		client := server.Client(t, vehicle.WithPoolSize(2))
+		for n := range 4 {
+			before := time.Now()
+			if _, err := client.Execute(t.Context(), command("Scripted")); err != nil {
+				t.Fatalf("Execute: %v", err)
+			}
+			if took := time.Since(before); took > 100*time.Millisecond {
+				t.Errorf("command %d took %v, want less than 100ms", n, took)
+			}
+		}
+	})
+}
+
 // One connection serves a hundred streams before another is opened, and the least busy one gets the next.
 func TestPoolGrowsAsLoadAsks(t *testing.T) {
 	t.Parallel()
@@ -182,10 +202,12 @@ func TestSlowOpeningIsNotTheServersLimit(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name   string
-		server []vt.Option
+		limit  uint32
+		secure bool
 	}{
-		{"a server without a limit", nil},
-		{"a server that takes more", []vt.Option{vt.WithServerOptions(grpc.MaxConcurrentStreams(60))}},
+		{"a server without a limit", math.MaxUint32, false},
+		{"a server that takes more", 60, false},
+		{"a server that takes more, with TLS", 60, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -194,7 +216,11 @@ func TestSlowOpeningIsNotTheServersLimit(t *testing.T) {
 					time.Sleep(time.Second)
 					return open(ctx, desc, cc, method, opts...)
 				}
-				server := vt.NewServer(t, tt.server...)
+				options := []vt.Option{vt.WithServerOptions(grpc.MaxConcurrentStreams(tt.limit))}
+				if tt.secure {
+					options = append(options, vt.WithMutualTLS(vt.NewCA(t)))
+				}
+				server := vt.NewServer(t, options...)
 				client := server.Client(t, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(slow)))
 				if err := client.WaitReady(t.Context()); err != nil {
 					t.Fatalf("WaitReady: %v", err)
