@@ -272,6 +272,8 @@ func WithLogger(logger *slog.Logger) Option {
 //
 // The SDK's own are windows of 4 MiB for a stream and 16 MiB for a connection, which is also what a stream may hold in memory
 // that nobody reads, and read buffers of 128 KiB for a connection. With very many slow streams give grpc.WithInitialWindowSize a smaller one.
+// Other transport credentials than the SDK's cost speed: frames that arrive together are then read one by one, and that a server
+// takes no more streams on a connection shows only in what has to wait.
 func WithDialOptions(opts ...grpc.DialOption) Option {
 	opts = slices.Clone(opts)
 	return clientOption(func(c *config) { c.dialOptions = append(slices.Clip(c.dialOptions), opts...) })
