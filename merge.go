@@ -17,7 +17,9 @@ import (
 // them. Nothing waits for a frame that has not come. With TLS those have arrived together that share a record of up to 16 KiB.
 type merger struct {
 	net.Conn
+
 	limit *streamLimit // reads the SETTINGS that pass by
+	told  bool         // some have
 
 	// The last frame that came in pieces.
 	head [frameHeader]byte
@@ -55,8 +57,9 @@ func (m *merger) merge(p []byte) int {
 			binary.BigEndian.PutUint16(into[1:], uint16(len(into)-frameHeader)) //nolint:gosec // G115: up to maxFramePayload
 			continue
 		}
-		if frame[3] == frameSettings {
-			m.limit.read(frame)
+		if isSettings(frame) {
+			m.limit.read(frame, !m.told)
+			m.told = true
 		}
 		into = p[end : end+copy(p[end:], frame)]
 		end += size
@@ -90,8 +93,9 @@ func (m *merger) goOn(p []byte) int {
 // begin notes how much is to come of a frame whose header has come, and not all else.
 func (m *merger) begin() {
 	m.rest = payloadLen(m.head[:])
-	if m.head[3] == frameSettings {
+	if isSettings(m.head[:]) {
 		m.limit.forget()
+		m.told = true
 	}
 }
 
@@ -138,7 +142,6 @@ func (m merging) ClientHandshake(ctx context.Context, authority string, raw net.
 	if err != nil {
 		return nil, nil, err
 	}
-	m.limit.begin()
 	return &merger{Conn: conn, limit: m.limit}, info, nil
 }
 

@@ -102,9 +102,7 @@ func FuzzMerge(f *testing.F) {
 			return
 		}
 		m := merger{limit: new(streamLimit)}
-		want := new(streamLimit)
-		m.limit.begin()
-		want.begin()
+		want, told := new(streamLimit), false
 		var came, read []byte
 		next := 0 // where in sent a frame begins
 		for i := 0; len(came) < len(sent); i++ {
@@ -112,12 +110,14 @@ func FuzzMerge(f *testing.F) {
 			p := slices.Clone(sent[len(came) : len(came)+n])
 			for begun := len(came); len(sent)-next >= frameHeader && next+frameHeader <= begun+n; next += frameHeader + payloadLen(sent[next:]) {
 				switch frame := sent[next:]; {
-				case frame[3] != frameSettings:
+				case !isSettings(frame):
+					continue
 				case next >= begun && next+frameHeader+payloadLen(frame) <= begun+n:
-					want.read(frame[:wholeFrame(frame)])
+					want.read(frame[:wholeFrame(frame)], !told)
 				default:
 					want.forget()
 				}
+				told = true
 			}
 			came = sent[:len(came)+n]
 			read = append(read, p[:m.merge(p)]...)

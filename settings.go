@@ -18,20 +18,22 @@ const (
 	settingLen           = 6   // bytes: identifier (2), value (4)
 )
 
-// begin is told of a new connection. Until its server says otherwise there is no limit; that it has said what it says first,
-// gRPC awaits before it calls the connection ready.
-func (l *streamLimit) begin() { l.Store(math.MaxUint32) }
+// isSettings says whether a frame with this header sets something: it is no acknowledgement.
+func isSettings(head []byte) bool { return head[3] == frameSettings && head[4]&flagAck == 0 }
 
-// read is told of a SETTINGS frame.
-func (l *streamLimit) read(frame []byte) {
-	if frame[4]&flagAck != 0 {
-		return
+// read is told of a SETTINGS frame. A connection's first one says that there is no limit where it sets none; gRPC awaits it before
+// it calls the connection ready.
+func (l *streamLimit) read(frame []byte, first bool) {
+	limit := l.Load()
+	if first {
+		limit = math.MaxUint32
 	}
 	for settings := frame[frameHeader:]; len(settings) >= settingLen; settings = settings[settingLen:] {
 		if binary.BigEndian.Uint16(settings) == maxConcurrentStreams {
-			l.Store(binary.BigEndian.Uint32(settings[2:]))
+			limit = binary.BigEndian.Uint32(settings[2:])
 		}
 	}
+	l.Store(limit)
 }
 
 // forget is told of a SETTINGS frame that came in pieces.

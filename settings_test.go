@@ -2,6 +2,7 @@ package vehicle
 
 import (
 	"math"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/credentials/insecure"
@@ -22,7 +23,8 @@ func TestStreamLimitIsWhatTheServerSays(t *testing.T) {
 		reads []string // what arrives together
 		want  uint32
 	}{
-		{"a server that says nothing yet", nil, unlimited},
+		{"a server that says nothing yet", nil, unknown},
+		{"a server whose SETTINGS have not all come", []string{limited[:12]}, unknown},
 		{"a server that sets nothing", []string{settings("")}, unlimited},
 		{"a server that sets something else", []string{settings(setting(4, 7) + setting(5, 8))}, unlimited},
 		{"a limit", []string{limited}, 300},
@@ -40,12 +42,13 @@ func TestStreamLimitIsWhatTheServerSays(t *testing.T) {
 		{"a frame whose header comes alone is not read", []string{limited[:9], limited[9:]}, unknown},
 		{"what was known before a frame in pieces may have changed", []string{limited, limited[:12], limited[12:]}, unknown},
 		{"a frame in pieces, and another limit later", []string{limited[:12], limited[12:], limited}, 300},
+		{"a frame in pieces, and something else later", []string{limited[:12], limited[12:], settings(setting(4, 20))}, unknown},
+		{"an acknowledgement in pieces changes nothing", []string{limited, frame(frameSettings, flagAck, 0, "")[:5], frame(frameSettings, flagAck, 0, "")[5:]}, 300},
 		{"another frame in pieces changes nothing", []string{limited, data(1, "abc")[:10], "bc"}, 300},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var limit streamLimit
-			limit.begin()
 			m := merger{limit: &limit}
 			for _, read := range tt.reads {
 				m.merge([]byte(read))
@@ -82,15 +85,33 @@ func TestStreamLimitAllowsLessThanItself(t *testing.T) {
 	}
 }
 
-func TestStreamLimitOfANewConnectionIsItsOwn(t *testing.T) {
+// gRPC may make several connections for one, and uses the first whose SETTINGS it has.
+func TestStreamLimitIsThatOfTheLastServerToSpeak(t *testing.T) {
 	t.Parallel()
-	var limit streamLimit
-	limit.Store(5)
-	made := merging{insecure.NewCredentials(), &limit}.Clone()
-	if _, _, err := made.ClientHandshake(t.Context(), "", readConn{}); err != nil {
-		t.Fatal(err)
-	}
-	if !limit.allows(5) {
-		t.Errorf("after a new connection was made: %d streams, want no limit", limit.Load())
+	limited := frame(frameSettings, 0, 0, setting(maxConcurrentStreams, 300))
+	for _, tt := range []struct {
+		name string
+		next string // what the second connection's server says
+		want uint32
+	}{
+		{"a second connection that is given up", "", 300},
+		{"a second connection with another limit", frame(frameSettings, 0, 0, setting(maxConcurrentStreams, 20)), 20},
+		{"a second connection without a limit", frame(frameSettings, 0, 0, ""), math.MaxUint32},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var limit streamLimit
+			credentials := merging{insecure.NewCredentials(), &limit}.Clone()
+			for _, says := range []string{limited, tt.next} {
+				conn, _, err := credentials.ClientHandshake(t.Context(), "", readConn{from: strings.NewReader(says)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = conn.Read(make([]byte, 100))
+			}
+			if got := limit.Load(); got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
+			}
+		})
 	}
 }
