@@ -1,6 +1,7 @@
 package vehicle_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -208,6 +209,47 @@ func TestIdleConnectionsFollowARotation(t *testing.T) {
 		r.wantLog("WARN", "", 0)
 	})
 }
+
+// A log handler may ask the client, and may take its time: nobody waits for it who is in a handshake.
+func TestALogHandlerMayAskTheClient(t *testing.T) {
+	t.Parallel()
+	ca := vt.NewCA(t)
+	server := vt.NewServer(t, vt.WithTCP(), vt.WithMutualTLS(ca))
+	client := make(chan *vehicle.Client, 1)
+	reloaded := make(chan struct{})
+	var first atomic.Bool
+	ask := writerFunc(func(line []byte) (int, error) {
+		if !bytes.Contains(line, []byte("vehicle: TLS files reloaded")) || first.Swap(true) {
+			return len(line), nil
+		}
+		asked := make(chan struct{})
+		go func() {
+			defer close(asked)
+			(<-client).Stats()
+		}()
+		select {
+		case <-asked:
+		case <-time.After(10 * time.Second):
+			t.Error("Stats did not return while the handler waited for it")
+		}
+		close(reloaded)
+		return len(line), nil
+	})
+	client <- server.Client(t, vehicle.WithReloadInterval(20*time.Millisecond), vehicle.WithLogger(slog.New(slog.NewJSONHandler(ask, nil))))
+	if err := ca.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-reloaded:
+	case <-time.After(time.Minute):
+		t.Error("the files were not reloaded within a minute")
+	}
+}
+
+// writerFunc is an io.Writer.
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // A new connection does not wait for that: it uses what the files hold when it is made.
 func TestNewConnectionsUseNewFilesAtOnce(t *testing.T) {

@@ -34,6 +34,14 @@ type reloader struct {
 	now     *generation
 	trouble string // what was last wrong with the files; it is logged once
 	warned  bool   // of the end of the certificate
+	notes   []note // to be logged without the lock, since a handler may ask the client
+}
+
+// note is a record for the log.
+type note struct {
+	level   slog.Level
+	message string
+	attrs   []slog.Attr
 }
 
 // generation is what the files held at one time.
@@ -58,15 +66,39 @@ func newReloader(files TLSFiles, interval time.Duration, logger *slog.Logger) (k
 		return fixed{TransportCredentials: r.now.TransportCredentials}, nil // the system's roots: there is nothing to watch
 	}
 	r.warnOfMode()
+	r.logAll(r.takeNotes())
 	return r, nil
 }
 
 func (r *reloader) current() credentials.TransportCredentials {
+	now, notes := r.look()
+	r.logAll(notes)
+	return now
+}
+
+// look is current, and what there is to log of it.
+func (r *reloader) look() (*generation, []note) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refresh()
 	r.warnOfEnd()
-	return r.now
+	return r.now, r.takeNotes()
+}
+
+func (r *reloader) note(level slog.Level, message string, attrs ...slog.Attr) {
+	r.notes = append(r.notes, note{level, message, attrs})
+}
+
+func (r *reloader) takeNotes() []note {
+	notes := r.notes
+	r.notes = nil
+	return notes
+}
+
+func (r *reloader) logAll(notes []note) {
+	for _, n := range notes {
+		r.log.LogAttrs(context.Background(), n.level, n.message, n.attrs...)
+	}
 }
 
 func (r *reloader) ends() (client, authorities time.Time) {
@@ -113,7 +145,7 @@ func (r *reloader) refresh() {
 	if err != nil {
 		if r.trouble != err.Error() {
 			r.trouble = err.Error()
-			r.log.LogAttrs(context.Background(), slog.LevelWarn,
+			r.note(slog.LevelWarn,
 				"vehicle: TLS files changed and cannot be used; connections go on with what they held before",
 				slog.String("reason", r.trouble))
 		}
@@ -128,7 +160,7 @@ func (r *reloader) refresh() {
 	if !next.notAfter.IsZero() {
 		attrs = append(attrs, slog.String("cert", r.files.Cert), slog.Time("not_after", next.notAfter))
 	}
-	r.log.LogAttrs(context.Background(), slog.LevelInfo, "vehicle: TLS files reloaded", attrs...)
+	r.note(slog.LevelInfo, "vehicle: TLS files reloaded", attrs...)
 	r.warnOfMode()
 }
 
@@ -137,7 +169,7 @@ func (r *reloader) refresh() {
 func (r *reloader) warnOfEnd() {
 	if end := r.now.notAfter; !r.warned && !end.IsZero() && time.Until(end) < end.Sub(r.now.notBefore)/10 {
 		r.warned = true
-		r.log.LogAttrs(context.Background(), slog.LevelWarn, "vehicle: the client's certificate is about to expire, or has",
+		r.note(slog.LevelWarn, "vehicle: the client's certificate is about to expire, or has",
 			slog.String("cert", r.files.Cert), slog.Time("not_after", end))
 	}
 }
@@ -149,7 +181,7 @@ func (r *reloader) warnOfMode() {
 		return
 	}
 	if info, err := os.Stat(r.files.Key); err == nil && info.Mode().Perm()&0o004 != 0 {
-		r.log.LogAttrs(context.Background(), slog.LevelWarn, "vehicle: every user of this machine may read the client's key",
+		r.note(slog.LevelWarn, "vehicle: every user of this machine may read the client's key",
 			slog.String("key", r.files.Key), slog.String("mode", info.Mode().Perm().String()))
 	}
 }
