@@ -212,16 +212,12 @@ func TestSlowOpeningIsNotTheServersLimit(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				slow := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-					time.Sleep(time.Second)
-					return open(ctx, desc, cc, method, opts...)
-				}
 				options := []vt.Option{vt.WithServerOptions(grpc.MaxConcurrentStreams(tt.limit))}
 				if tt.secure {
 					options = append(options, vt.WithMutualTLS(vt.NewCA(t)))
 				}
 				server := vt.NewServer(t, options...)
-				client := server.Client(t, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(slow)))
+				client := server.Client(t, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(new(slowOpening).intercept)))
 				if err := client.WaitReady(t.Context()); err != nil {
 					t.Fatalf("WaitReady: %v", err)
 				}
@@ -245,6 +241,69 @@ func TestSlowOpeningIsNotTheServersLimit(t *testing.T) {
 		})
 	}
 }
+
+// A command alone is opened once, however long interceptors and credentials take: no server refuses a connection's first stream.
+func TestSlowOpeningOfACommandAlone(t *testing.T) {
+	t.Parallel()
+	replaced := grpc.WithTransportCredentials(insecure.NewCredentials())
+	for _, tt := range []struct {
+		name    string
+		options func(*slowOpening) []grpc.DialOption
+	}{
+		{"an interceptor", func(s *slowOpening) []grpc.DialOption {
+			return []grpc.DialOption{grpc.WithChainStreamInterceptor(s.intercept)}
+		}},
+		{"an interceptor, and credentials that do not tell the limit", func(s *slowOpening) []grpc.DialOption {
+			return []grpc.DialOption{grpc.WithChainStreamInterceptor(s.intercept), replaced}
+		}},
+		{"credentials for each call", func(s *slowOpening) []grpc.DialOption { return []grpc.DialOption{grpc.WithPerRPCCredentials(s)} }},
+		{"credentials for each call, and others that do not tell the limit", func(s *slowOpening) []grpc.DialOption {
+			return []grpc.DialOption{grpc.WithPerRPCCredentials(s), replaced}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := vt.NewServer(t)
+				slow := new(slowOpening)
+				client := server.Client(t, vehicle.WithDialOptions(tt.options(slow)...))
+				const commands = 3
+				for range commands {
+					begun := time.Now()
+					if _, err := client.Execute(t.Context(), command("ReadDTC")); err != nil {
+						t.Errorf("Execute: %v", err)
+					}
+					if took := time.Since(begun); took != time.Second {
+						t.Errorf("a command took %v, want 1s", took)
+					}
+				}
+				if got := slow.opened.Load(); got != commands {
+					t.Errorf("%d streams were opened, want %d", got, commands)
+				}
+				if got := client.Stats().Ready; got != 1 {
+					t.Errorf("%d connections, want 1", got)
+				}
+			})
+		})
+	}
+}
+
+// slowOpening takes a second, as an interceptor and as credentials.
+type slowOpening struct{ opened atomic.Int64 }
+
+func (s *slowOpening) intercept(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s.opened.Add(1)
+	time.Sleep(time.Second)
+	return open(ctx, desc, cc, method, opts...)
+}
+
+func (s *slowOpening) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	s.opened.Add(1)
+	time.Sleep(time.Second)
+	return nil, nil
+}
+
+func (*slowOpening) RequireTransportSecurity() bool { return false }
 
 // After an outage that was longer than gRPC's patience, the next attempt finds the service at once.
 func TestServiceComesBack(t *testing.T) {

@@ -39,5 +39,7 @@ func (l *streamLimit) read(frame []byte, first bool) {
 // forget is told of a SETTINGS frame that came in pieces.
 func (l *streamLimit) forget() { l.Store(0) }
 
-// allows says whether a connection that has so many streams may have another, as far as is known.
-func (l *streamLimit) allows(streams int) bool { return int64(streams) < int64(l.Load()) }
+// allows says whether a connection that has so many streams may have another, as far as is known. One without streams may.
+func (l *streamLimit) allows(streams int) bool {
+	return streams == 0 || int64(streams) < int64(l.Load())
+}

@@ -68,7 +68,8 @@ func TestStreamLimitAllowsLessThanItself(t *testing.T) {
 		streams int
 		want    bool
 	}{
-		{"one that is not known allows none", 0, 0, false},
+		{"one that is not known allows the first", 0, 0, true},
+		{"one that is not known allows no other", 0, 1, false},
 		{"below it", 100, 99, true},
 		{"at it", 100, 100, false},
 		{"above it", 100, 101, false},
