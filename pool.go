@@ -194,8 +194,8 @@ func (p *pool) kept(at *place, now time.Duration) {
 		return
 	}
 	p.unwatch(at)
-	c.limit = c.open // none, where all that it carries has brought all
-	p.limit = max(c.limit, 1)
+	c.limit = c.open // until those that have brought all give their places back
+	p.limit = c.open + c.ending
 	if best, rank := p.best(); len(p.conns) < p.size || at.betterOn(best, rank) {
 		at.move()
 		return

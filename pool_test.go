@@ -138,13 +138,16 @@ func TestMovesToTheConnectionWithRoom(t *testing.T) {
 	})
 }
 
-// Streams that have brought all, and that the server has not ended, count for it. Who waits behind them moves.
+// Streams that have brought all, and that the server has not ended, count for it. Who waits behind them moves, and once they have
+// ended their connection is as good as any.
 func TestNotHeldByStreamsThatHaveBroughtAll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
 		server := vt.NewServer(t, vt.WithServerOptions(grpc.MaxConcurrentStreams(2)),
-			vt.On("Scripted", vt.Script{vt.Answer(`0`), vt.Delay(time.Hour)}))
-		client := server.Client(t, vehicle.WithPoolSize(2))
+			vt.On("Scripted", vt.Script{vt.Answer(`0`), vt.Delay(time.Hour)}),
+			vt.On("Held", vt.Script{vt.Until(release), vt.Answer(`0`)}))
+		client := server.Client(t)
 		for n := range 4 {
 			before := time.Now()
 			if _, err := client.Execute(t.Context(), command("Scripted")); err != nil {
@@ -154,6 +157,21 @@ func TestNotHeldByStreamsThatHaveBroughtAll(t *testing.T) {
 				t.Errorf("command %d took %v, want less than 100ms", n, took)
 			}
 		}
+		time.Sleep(2 * time.Second)
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if _, err := client.Execute(t.Context(), command("Held")); err != nil {
+					t.Errorf("Execute: %v", err)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		if got := client.Stats().Ready; got != 2 {
+			t.Errorf("3 commands at once, after those: %d connections, want the 2 that there were", got)
+		}
+		close(release)
+		wg.Wait()
 	})
 }
 
@@ -216,25 +234,30 @@ func TestSlowOpeningIsNotTheServersLimit(t *testing.T) {
 				if tt.secure {
 					options = append(options, vt.WithMutualTLS(vt.NewCA(t)))
 				}
-				server := vt.NewServer(t, options...)
+				release := make(chan struct{})
+				server := vt.NewServer(t, append(options, vt.On("Held", vt.Script{vt.Until(release), vt.Answer(`0`)}))...)
 				client := server.Client(t, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(new(slowOpening).intercept)))
-				if err := client.WaitReady(t.Context()); err != nil {
-					t.Fatalf("WaitReady: %v", err)
-				}
 				var wg sync.WaitGroup
-				for range 50 {
+				run := func(name string) {
 					wg.Go(func() {
-						if _, err := client.Execute(t.Context(), command("ReadDTC")); err != nil {
+						if _, err := client.Execute(t.Context(), command(name)); err != nil {
 							t.Errorf("Execute: %v", err)
 						}
 					})
 				}
+				run("Held")
+				time.Sleep(2 * time.Second) // it is open: it may be all that the server takes
+				for range 50 {
+					run("ReadDTC")
+				}
+				time.Sleep(10 * time.Second)
+				close(release)
 				wg.Wait()
 				conns := map[int]int{}
 				for _, r := range server.Requests() {
 					conns[r.Conn]++
 				}
-				if diff := cmp.Diff(map[int]int{1: 50}, conns); diff != "" {
+				if diff := cmp.Diff(map[int]int{1: 51}, conns); diff != "" {
 					t.Errorf("commands on each connection (-want +got):\n%s", diff)
 				}
 			})

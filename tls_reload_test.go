@@ -210,7 +210,7 @@ func TestIdleConnectionsFollowARotation(t *testing.T) {
 	})
 }
 
-// A log handler may ask the client, and may take its time: nobody waits for it who is in a handshake.
+// A log handler may ask the client: it is called without what that waits for.
 func TestALogHandlerMayAskTheClient(t *testing.T) {
 	t.Parallel()
 	ca := vt.NewCA(t)
