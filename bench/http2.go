@@ -20,9 +20,13 @@ type http2Conn struct {
 	answer func(s *http2Stream, request []byte) error
 	ready  chan struct{} // there is something to flush
 
+	unacked uint32 // of what was received, bytes that have not been given back to the client's window
+
 	writing sync.Mutex // guards what is written; held across writes
 	out     *bufio.Writer
 	framer  *http2.Framer
+	encoder *hpack.Encoder // into block; a header that has been sent before takes a byte or two, as in grpc-go
+	block   bytes.Buffer
 
 	mu      sync.Mutex // guards the windows; never held across I/O
 	opened  sync.Cond  // a window has, or a stream has ended
@@ -52,6 +56,7 @@ func newHTTP2(conn net.Conn, answer func(*http2Stream, []byte) error) *http2Conn
 	c := &http2Conn{conn: conn, answer: answer, ready: make(chan struct{}, 1), out: bufio.NewWriterSize(conn, writeBuffer),
 		window: http2Window, initial: http2Window, streams: make(map[uint32]*http2Stream)}
 	c.opened.L = &c.mu
+	c.encoder = hpack.NewEncoder(&c.block)
 	c.framer = http2.NewFramer(c.out, bufio.NewReaderSize(conn, writeBuffer))
 	c.framer.SetReuseFrames()
 	return c
@@ -133,7 +138,9 @@ func (c *http2Conn) receive(f *http2.DataFrame) error {
 	c.mu.Lock()
 	s := c.streams[f.StreamID]
 	c.mu.Unlock()
-	if n := f.Length; n > 0 { // requests are small: what they take of the connection's window is given back at once
+	if c.unacked += f.Length; c.unacked >= http2Window/4 { // what requests take of the connection's window is given back, as in grpc-go
+		n := c.unacked
+		c.unacked = 0
 		if err := c.control(func() error { return c.framer.WriteWindowUpdate(0, n) }); err != nil {
 			return err
 		}
@@ -205,20 +212,11 @@ func (c *http2Conn) flushing(done <-chan struct{}) {
 
 var errStreamEnded = errors.New("the client has ended the stream")
 
-// The headers of each answer, encoded without the dynamic table, so that they are always the same.
+// The headers of each answer.
 var (
-	answerHeaders  = encodeHeaders(":status", "200", "content-type", "application/grpc")
-	answerTrailers = encodeHeaders("grpc-status", "0")
+	answerHeaders  = []hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"}}
+	answerTrailers = []hpack.HeaderField{{Name: "grpc-status", Value: "0"}, {Name: "grpc-message", Value: ""}}
 )
-
-func encodeHeaders(pairs ...string) []byte {
-	var b bytes.Buffer
-	e := hpack.NewEncoder(&b)
-	for i := 0; i < len(pairs); i += 2 {
-		_ = e.WriteField(hpack.HeaderField{Name: pairs[i], Value: pairs[i+1], Sensitive: true}) // into memory: it does not fail
-	}
-	return b.Bytes()
-}
 
 // run answers the request.
 func (s *http2Stream) run() {
@@ -252,14 +250,18 @@ func (s *http2Stream) endLocked() {
 	}
 }
 
-func (s *http2Stream) headers(block []byte, last bool) error {
+func (s *http2Stream) headers(fields []hpack.HeaderField, last bool) error {
 	c := s.conn
 	if last {
 		defer c.flushSoon()
 	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	return c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: s.id, BlockFragment: block, EndHeaders: true, EndStream: last})
+	c.block.Reset()
+	for _, field := range fields {
+		_ = c.encoder.WriteField(field) // into memory: it does not fail
+	}
+	return c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: s.id, BlockFragment: c.block.Bytes(), EndHeaders: true, EndStream: last})
 }
 
 // send sends a message, in as many frames as the windows ask for.
