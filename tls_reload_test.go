@@ -315,6 +315,53 @@ func TestRunningCommandsOutliveARotation(t *testing.T) {
 	})
 }
 
+// A connection that takes another one's place is expected to carry as much as that: how many streams the server takes has not to be
+// found out again, by streams that wait.
+func TestRenewedConnectionsAreExpectedToCarryAsMuch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const limit, conns = 2, 3
+		ca := vt.NewCA(t)
+		before, after := make(chan struct{}), make(chan struct{})
+		server := vt.NewServer(t, permitPings(), vt.WithMutualTLS(ca), vt.WithServerOptions(grpc.MaxConcurrentStreams(limit)),
+			vt.On("Before", vt.Script{vt.Until(before), vt.Answer(`0`)}),
+			vt.On("After", vt.Script{vt.Until(after), vt.Answer(`0`)}))
+		var openings atomic.Int32
+		client := server.Client(t, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc,
+			cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			openings.Add(1)
+			return streamer(ctx, desc, cc, method, opts...)
+		})))
+		run := func(name string, commands int, release chan struct{}) {
+			var wg sync.WaitGroup
+			for range commands {
+				wg.Go(func() {
+					if _, err := client.Execute(t.Context(), command(name), vehicle.WithAttemptTimeout(0)); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			time.Sleep(time.Second)
+			close(release)
+			wg.Wait()
+		}
+		run("Before", conns*limit, before)
+		if got := client.Stats().Ready; got != conns {
+			t.Fatalf("before: got %d connections, want %d", got, conns)
+		}
+		if err := ca.Rotate(); err != nil {
+			t.Fatal(err)
+		}
+		pass(2 * reloadWithin)
+		openings.Store(0)
+		const more = conns*limit + 1 // which asks for another connection
+		run("After", more, after)
+		if got := openings.Load(); got != more {
+			t.Errorf("afterwards: %d commands opened %d streams: some were given up", more, got)
+		}
+	})
+}
+
 // connections counts those that are open.
 type connections struct{ atomic.Int32 }
 
