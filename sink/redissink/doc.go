@@ -15,9 +15,12 @@
 //	}
 //
 // Redis 6.2 or newer, standalone, behind Sentinel, or as a cluster. What a user of Redis needs to be
-// allowed (ACL): PUBLISH on the channels response:* and, with streams, EVAL, EVALSHA, EXISTS, XINFO,
-// XADD, PEXPIRE, UNLINK on the keys stream:{response:*} and PUBLISH on channels of that name; to follow,
-// SUBSCRIBE to both and XRANGE and EXISTS on the keys.
+// allowed (ACL), beside what the client connects with (HELLO, PING, CLIENT):
+//
+//   - to publish: PUBLISH, on the channels response:*
+//   - with streams also: EVAL, EVALSHA, EXISTS, XINFO, XADD, XDEL, PEXPIRE and UNLINK, on the keys
+//     stream:{response:*}, and PUBLISH on channels of that name
+//   - to follow: SUBSCRIBE and UNSUBSCRIBE, on both kinds of channels, and XRANGE and XREVRANGE, on the keys
 //
 // # Delivery
 //
