@@ -91,7 +91,7 @@ type Result struct {
 	Chunks int
 	// Replayed counts the chunks that came again and were dropped.
 	Replayed int
-	// Attempts counts how often the vehicle was asked.
+	// Attempts counts the attempts, also those that found no connection.
 	Attempts int
 	// StartedAt and FinishedAt are this process's clock, before Begin and before End.
 	StartedAt  time.Time

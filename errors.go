@@ -34,7 +34,7 @@ type Error struct {
 	CommandID uuid.UUID
 	VehicleID uuid.UUID
 	Name      string
-	// Attempts counts how often the vehicle was asked, Chunks the chunks that the sinks took.
+	// Attempts counts the attempts, also those that found no connection; Chunks the chunks that the sinks took.
 	Attempts int
 	Chunks   int
 

@@ -16,7 +16,8 @@ import (
 )
 
 // Option configures a [Client], in [New] and [NewFromEnv]. A later option overrides an earlier one of
-// the same name, but for [WithSink], [WithMetadata] and [WithDialOptions], which add.
+// the same name, but for [WithSink], [WithMetadata] and [WithDialOptions], which add. [WithRetry] and
+// [WithoutRetry] contradict each other, as do [WithTLS], [WithTLSFiles] and [WithInsecure]: two of them in one list are an error.
 type Option interface {
 	applyClient(*config)
 }

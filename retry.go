@@ -17,18 +17,18 @@ import (
 )
 
 // RetryPolicy says how often and when an attempt is repeated. The zero value of a field means its
-// default; a negative one means none.
+// default; a negative one means none, and is an error of MaxDelay and Multiplier.
 type RetryPolicy struct {
 	// MaxRetries is how often an attempt is repeated after UNAVAILABLE, and after RESOURCE_EXHAUSTED
 	// where the server said when (RetryInfo). Delivering a chunk starts the count again: a link that
 	// keeps making progress keeps going. The default is 3.
 	MaxRetries int
-	// TimeoutRetries is how often an attempt is repeated after its own deadline passed. The default
-	// is 1.
+	// TimeoutRetries is how often an attempt is repeated after its own deadline or the idle timeout passed, or the
+	// service answered DEADLINE_EXCEEDED. The default is 1.
 	TimeoutRetries int
 	// BaseDelay is the wait before the first retry; the default is 1 s.
 	BaseDelay time.Duration
-	// MaxDelay is the longest wait that the policy chooses; the default is 30 s. A server that says
+	// MaxDelay is the longest wait that the policy chooses; the default is 30 s, or BaseDelay where that is longer. A server that says
 	// when to come back (RetryInfo, grpc-retry-pushback-ms) may ask for longer.
 	MaxDelay time.Duration
 	// Multiplier is by how much each wait is longer than the one before; the default is 2, the least 1.

@@ -14,7 +14,8 @@
 //	sovd.command <name>  sovd.command.name, .id, sovd.vehicle.id; when it ends .status, .chunks, .replayed, .attempts
 //	sovd.attempt         sovd.attempt.number, .resume_from, .code (gRPC's)
 //
-// A command's span has an event "retrying" for each retry, an attempt's one when gRPC has given it a stream. A failure's
-// status is the text of the [vehicle.Error]. No span has payloads or parameters, and there is no event for a chunk: a
+// A command's span has an event "retrying" for each retry, with sovd.attempt.number, .code and sovd.retry.delay in seconds, an
+// attempt's one "stream opened" when gRPC has given it a stream. A failed command's status is the text of the [vehicle.Error],
+// a failed attempt's its Message. No span has payloads or parameters, and there is no event for a chunk: a
 // long answer would have thousands.
 package otelsink

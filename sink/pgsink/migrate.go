@@ -32,7 +32,7 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 	return newDBError(err)
 }
 
-const migrateLock = 0x736f76642d676f // "sovd-go"
+const migrateLock int64 = 0x736f76642d676f // "sovd-go"
 
 func createSchema(ctx context.Context, tx pgx.Tx, schema string) error {
 	if schema == "" {

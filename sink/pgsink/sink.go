@@ -51,7 +51,8 @@ type run struct {
 }
 
 // New makes a Sink on pool, which stays the caller's to close. It does no network I/O; the Sink uses as many of the
-// pool's connections as [WithWriters] says, and only while there is something to write.
+// pool's connections as [WithWriters] says, and only while there is something to write; [Sink.History] and [Sink.Recover] take
+// one more each, while they run.
 func New(pool *pgxpool.Pool, opts ...Option) *Sink {
 	s := &Sink{pool: pool, config: newConfig(opts), runs: make(map[uuid.UUID]*run)}
 	s.queries = newQueries(s.config.schema)

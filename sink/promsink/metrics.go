@@ -50,7 +50,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 		byName:   counters("sovd_commands_total", "Commands that ended, by name, of those on the list, and how.", "command", "status"),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "sovd_commands_in_flight", Help: "Commands that have begun and not ended."}),
-		attempts: counter("sovd_command_attempts_total", "How often vehicles were asked."),
+		attempts: counter("sovd_command_attempts_total", "Attempts to ask a vehicle, also those that found no connection."),
 		retries:  counters("sovd_command_retries_total", "Attempts that were repeated, by the gRPC code that ended them.", "code"),
 		resumes:  counter("sovd_command_resumes_total", "Attempts that went on in the middle of an answer."),
 		replayed: counter("sovd_chunks_replayed_total", "Chunks that came again and were dropped."),
