@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc/status"
 
 	"github.com/sovd-go/vehicle/internal/within"
@@ -28,9 +29,10 @@ type Client struct {
 	mu       sync.Mutex // never held across I/O
 	changed  sync.Cond  // one of the following has
 	runs     map[*run]struct{}
-	tasks    int           // goroutines of ours
-	insiders int           // calls of Close that wait inside a sink
-	down     chan struct{} // nil before Close; closed when everything has ended
+	serving  map[uuid.UUID]*run // those of them that have sinks
+	tasks    int                // goroutines of ours
+	insiders int                // calls of Close that wait inside a sink
+	down     chan struct{}      // nil before Close; closed when everything has ended
 	downErr  error
 }
 
@@ -46,7 +48,7 @@ func New(target string, opts ...Option) (*Client, error) {
 }
 
 func newClient(target string, config config) (*Client, error) {
-	c := &Client{config: config, log: config.logger, runs: make(map[*run]struct{})}
+	c := &Client{config: config, log: config.logger, runs: make(map[*run]struct{}), serving: make(map[uuid.UUID]*run)}
 	c.changed.L = &c.mu
 	c.farewells.after = c.after
 	keys, err := config.security.load(config.logger)
@@ -168,15 +170,21 @@ func (c *Client) tearDown() {
 	close(c.down)
 }
 
-// register adds a run to those that Close ends. It says false when the client is closed.
-func (c *Client) register(r *run) bool {
+// register adds a run to those that Close ends. It refuses one that the sinks could not tell from another.
+func (c *Client) register(r *run) *Error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.down != nil {
-		return false
+	switch _, twice := c.serving[r.cmd.ID]; {
+	case c.down != nil:
+		return newError(ErrClosed, "", nil)
+	case len(r.call.sinks) == 0:
+	case twice:
+		return newError(ErrInvalidCommand, "a command with its ID is running, and the sinks could not tell one from the other", nil)
+	default:
+		c.serving[r.cmd.ID] = r
 	}
 	c.runs[r] = struct{}{}
-	return true
+	return nil
 }
 
 // forget takes a run that has ended off the list.
@@ -184,6 +192,9 @@ func (c *Client) forget(r *run) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.runs, r)
+	if c.serving[r.cmd.ID] == r {
+		delete(c.serving, r.cmd.ID)
+	}
 	r.over = true
 	c.changed.Broadcast()
 }

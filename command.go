@@ -21,7 +21,8 @@ import (
 // for Params, which the SDK copies (one level deep) when the command starts.
 type Command struct {
 	// ID is the command's identity and the vehicle's idempotency key: it is the same on every
-	// attempt. The zero UUID asks the SDK to assign a random one.
+	// attempt. The zero UUID asks the SDK to assign a random one. A command may be run again under its
+	// ID, but with sinks not twice at once: the second is [ErrInvalidCommand].
 	ID uuid.UUID
 	// VehicleID names the vehicle. Required.
 	VehicleID uuid.UUID

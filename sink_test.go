@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/sovd-go/vehicle"
 	vt "github.com/sovd-go/vehicle/vehicletest"
@@ -379,4 +380,47 @@ func TestSinkSeesWhatTheCallerSees(t *testing.T) {
 	if got := sink.ended[cmd.ID][0].Command; !cmp.Equal(got, cmd) {
 		t.Errorf("the sink's command: got %+v, want %+v", got, cmd)
 	}
+}
+
+// Sinks know a command by its ID: of two runs at once they would mix the calls.
+func TestACommandIsNotServedTwiceAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(`0`, `1`)}))
+		var mu sync.Mutex
+		var calls []string
+		served := vehicle.WithSink(trace{name: "sink", mu: &mu, calls: &calls})
+		client := server.Client(t)
+		cmd := command("Scripted")
+		cmd.ID = uuid.New()
+		again := func(opts ...vehicle.CallOption) error {
+			_, err := client.Execute(t.Context(), cmd, opts...)
+			return err
+		}
+		for chunk, err := range client.Stream(t.Context(), cmd, served).Chunks() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if chunk.Final {
+				continue
+			}
+			err := again(served)
+			if e, ok := errors.AsType[*vehicle.Error](err); !ok || !errors.Is(err, vehicle.ErrInvalidCommand) || e.MayHaveRun() || e.CommandID != cmd.ID {
+				t.Errorf("while it runs: got %v, want ErrInvalidCommand of this command, which has not run", err)
+			}
+			if err := again(); err != nil {
+				t.Errorf("while it runs, without sinks: %v", err)
+			}
+		}
+		if err := again(served); err != nil {
+			t.Errorf("when it has run: %v", err)
+		}
+		want := []string{"sink.Begin", "sink.Write", "sink.End completed", "sink.Begin", "sink.Write", "sink.End completed"}
+		if diff := cmp.Diff(want, slices.Compact(calls)); diff != "" {
+			t.Errorf("calls (-want +got):\n%s", diff)
+		}
+		if got := len(server.Requests()); got != 3 {
+			t.Errorf("the vehicle was asked %d times, want 3", got)
+		}
+	})
 }

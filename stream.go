@@ -129,8 +129,9 @@ func (r *run) start(s *Stream) *Error {
 		return newError(ErrInvalidCommand, sanitize(strings.TrimPrefix(err.Error(), "vehicle: ")), err)
 	case ended(r.ctx):
 		return contextError(r.ctx, "before it began", nil)
-	case !r.client.register(r):
-		return newError(ErrClosed, "", nil)
+	}
+	if e := r.client.register(r); e != nil {
+		return e
 	}
 	log := commandLog{logger: r.client.log, cmd: &r.cmd.Command}
 	r.sinks.sinks, r.sinks.log = r.call.sinks, log
