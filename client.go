@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/grpc/status"
 
+	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/internal/within"
 )
 
@@ -105,11 +106,11 @@ func (c *Client) WaitReady(ctx context.Context) error {
 	case errors.Is(err, errPoolClosed):
 		e = newError(ErrClosed, "", err)
 	case ok && handshake.permanent:
-		e = newError(ErrUnavailable, sanitize(err.Error()), err)
+		e = newError(ErrUnavailable, foreign.Text(err.Error()), err)
 	default:
 		when := "before a connection was ready"
 		if st, failed := status.FromError(err); failed {
-			when += ": " + sanitize(st.Message())
+			when += ": " + foreign.Text(st.Message())
 		}
 		e = contextError(ctx, when, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
@@ -145,9 +146,9 @@ func encodeParams(params map[string]any) (map[string]string, error) {
 		text, err := encodeParam(value)
 		switch {
 		case err != nil:
-			err = fmt.Errorf("parameter %q %w", sanitize(key), err)
+			err = fmt.Errorf("parameter %q %w", foreign.Text(key), err)
 		case !utf8.ValidString(key) || !utf8.ValidString(text):
-			err = fmt.Errorf("parameter %q is not valid UTF-8", sanitize(key))
+			err = fmt.Errorf("parameter %q is not valid UTF-8", foreign.Text(key))
 		}
 		if err != nil && (first == nil || key < firstKey) { // the same fault, the same error
 			firstKey, first = key, err

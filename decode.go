@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/internal/jsonscan"
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
@@ -36,7 +37,7 @@ func (r *receiver) decode(m *vehiclepb.CommandResponse, c *Chunk) error {
 	}
 	if echo := m.GetCommandId(); echo != r.cmd.request.GetCommandId() {
 		if id, err := uuid.Parse(echo); err != nil || id != r.cmd.ID { // another spelling of it is fine
-			return fmt.Errorf("chunk %d answers command %q", c.Seq, sanitize(echo))
+			return fmt.Errorf("chunk %d answers command %q", c.Seq, foreign.Text(echo))
 		}
 	}
 	if c.Payload = r.wire.payload(m); len(c.Payload) == 0 {

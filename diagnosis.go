@@ -11,6 +11,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/sovd-go/vehicle/internal/foreign"
 )
 
 // failure is an attempt's end: the command's error if it is the last one, and what bears on trying again.
@@ -39,16 +41,16 @@ func (a *attempts) diagnose(at *attempt, err error) failure {
 	case errors.Is(cause, context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded && ended(at.ctx):
 		text := fmt.Sprintf("no final chunk within %v", a.call.attemptTimeout)
 		if !at.sent {
-			text = fmt.Sprintf("no connection with a free stream within %v: %s", a.call.attemptTimeout, sanitize(st.Message()))
+			text = fmt.Sprintf("no connection with a free stream within %v: %s", a.call.attemptTimeout, foreign.Text(st.Message()))
 		}
 		return a.timedOut(newError(ErrTimeout, text, err))
 	case a.wire.malformed != nil:
-		return failure{Error: newError(ErrMalformedResponse, sanitize(a.wire.malformed.Error()), a.wire.malformed), permanent: true}
+		return failure{Error: newError(ErrMalformedResponse, foreign.Text(a.wire.malformed.Error()), a.wire.malformed), permanent: true}
 	case a.wire.tooLarge(st):
 		text := fmt.Sprintf("a message is over the limit of %d bytes (see WithMaxMessageSize)", a.wire.limit)
 		return failure{Error: newError(ErrMalformedResponse, text, err), permanent: true}
 	}
-	f := failure{Error: newError(sentinelOf(st.Code()), sanitize(st.Message()), err)}
+	f := failure{Error: newError(sentinelOf(st.Code()), foreign.Text(st.Message()), err)}
 	f.Code, f.details = st.Code(), st.Proto()
 	var handshake *handshakeError
 	f.permanent = errors.As(err, &handshake) && handshake.permanent

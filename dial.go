@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
+
+	"github.com/sovd-go/vehicle/internal/foreign"
 )
 
 // How much a server may send before it is read, in bytes, and how much is read at a time. gRPC's own windows begin at 64 KiB
@@ -125,7 +127,7 @@ func debugLogger(logger *slog.Logger) logging.Logger {
 	return logging.LoggerFunc(func(ctx context.Context, level logging.Level, message string, fields ...any) {
 		for i := 0; i+1 < len(fields); i += 2 {
 			if fields[i] == "grpc.error" {
-				fields[i+1] = sanitize(fmt.Sprint(fields[i+1]))
+				fields[i+1] = foreign.Text(fmt.Sprint(fields[i+1]))
 			}
 		}
 		logger.Log(ctx, slog.Level(level), message, fields...)

@@ -5,14 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/sovd-go/vehicle/internal/foreign"
 )
 
 // Error is what everything that runs a command returns. It says what happened, to which command on
@@ -142,7 +142,7 @@ func (e *Error) Error() string {
 	if e.Name == "" {
 		b.WriteString("command")
 	} else {
-		b.WriteString(sanitize(e.Name))
+		b.WriteString(foreign.Text(e.Name))
 	}
 	if e.VehicleID != uuid.Nil {
 		fmt.Fprintf(&b, " on %s", e.VehicleID)
@@ -238,61 +238,4 @@ func (e *Error) GRPCStatus() *status.Status {
 		st.Details = proto.CloneOf(e.details).Details
 	}
 	return status.FromProto(st)
-}
-
-// maxText is how much of a foreign text an Error keeps, in bytes.
-const maxText = 512
-
-// vinLength is the length of a vehicle identification number, ISO 3779.
-const vinLength = 17
-
-// sanitize makes a foreign text fit for a log line: one line, valid UTF-8, at most maxText bytes, and
-// without vehicle identification numbers, which are personal data. The masking comes before the
-// cutting, so that no part of one is left at the end.
-func sanitize(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "\uFFFD"))
-	text = maskVINs(strings.TrimSpace(text))
-	if len(text) > maxText {
-		end := maxText - len("…")
-		for !utf8.RuneStart(text[end]) {
-			end--
-		}
-		text = text[:end] + "…"
-	}
-	return text
-}
-
-// maskVINs replaces each word of 17 letters and digits without I, O and Q (ISO 3779, in any case).
-func maskVINs(text string) string {
-	if len(text) < vinLength {
-		return text
-	}
-	var b strings.Builder
-	start := 0 // of the word
-	shaped := true
-	for i := 0; i <= len(text); i++ {
-		if i < len(text) && isWordByte(text[i]) {
-			shaped = shaped && strings.IndexByte("IOQioq", text[i]) < 0
-			continue
-		}
-		if word := text[start:i]; shaped && len(word) == vinLength {
-			b.WriteString("[VIN]")
-		} else {
-			b.WriteString(word)
-		}
-		if i < len(text) {
-			b.WriteByte(text[i])
-		}
-		start, shaped = i+1, true
-	}
-	return b.String()
-}
-
-func isWordByte(c byte) bool {
-	return '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
 }

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/internal/sinkcall"
 	"github.com/sovd-go/vehicle/internal/within"
 )
@@ -150,6 +151,6 @@ func (os observers) observe(ctx context.Context, e Event, log commandLog) {
 // protect keeps an observer's panic from the command.
 func protect(log commandLog, f func()) {
 	if err := within.Call(func() error { f(); return nil }); err != nil {
-		log.log(context.Background(), slog.LevelError, "vehicle: an observer panicked", slog.String("error", sanitize(err.Error())))
+		log.log(context.Background(), slog.LevelError, "vehicle: an observer panicked", slog.String("error", foreign.Text(err.Error())))
 	}
 }

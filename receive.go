@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/internal/within"
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
@@ -59,7 +60,7 @@ func (r *receiver) receive() (ready []Chunk, err *Error) {
 // broke is the error of a panic: of an interceptor of the caller's, for example.
 func (r *receiver) broke(panicked error) *Error {
 	r.attempts.sinks.log.log(context.Background(), slog.LevelError, "vehicle: receiving panicked", slog.String("error", panicked.Error()))
-	return newError(ErrInternal, sanitize(panicked.Error()), panicked)
+	return newError(ErrInternal, foreign.Text(panicked.Error()), panicked)
 }
 
 // take takes what RecvMsg brought, and appends the chunks that it makes ready.

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/internal/lastly"
 	"github.com/sovd-go/vehicle/internal/sinkcall"
 	"github.com/sovd-go/vehicle/internal/within"
@@ -101,7 +102,7 @@ func (d *delivery) end(ctx context.Context, res Result, describe func(*Error)) R
 			res.Status, res.Err = StatusFailed, failure
 		default:
 			d.log.log(ctx, slog.LevelWarn, "vehicle: a sink failed to end a failed command",
-				slog.String("sink", sinkName(s)), slog.String("error", sanitize(err.Error())))
+				slog.String("sink", sinkName(s)), slog.String("error", foreign.Text(err.Error())))
 		}
 	}
 	return res
@@ -128,7 +129,7 @@ func sinkError(ctx context.Context, s Sink, call string, err error) *Error {
 	if ended(ctx) && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		return contextError(ctx, "while a sink was busy", err)
 	}
-	return newError(ErrSink, sanitize(sinkName(s)+"."+call+": "+err.Error()), err)
+	return newError(ErrSink, foreign.Text(sinkName(s)+"."+call+": "+err.Error()), err)
 }
 
 // slowSink is the error of a sink that was writing when the attempt's time ran out.

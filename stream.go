@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/internal/lastly"
 )
 
@@ -126,7 +127,7 @@ func (r *run) start(s *Stream) *Error {
 	}
 	switch {
 	case err != nil:
-		return newError(ErrInvalidCommand, sanitize(strings.TrimPrefix(err.Error(), "vehicle: ")), err)
+		return newError(ErrInvalidCommand, foreign.Text(strings.TrimPrefix(err.Error(), "vehicle: ")), err)
 	case ended(r.ctx):
 		return contextError(r.ctx, "before it began", nil)
 	}
@@ -342,7 +343,7 @@ func (l commandLog) log(ctx context.Context, level slog.Level, message string, a
 		l.logger.LogAttrs(ctx, level, message, attrs...)
 		return
 	}
-	l.logger.LogAttrs(ctx, level, message, append(attrs, slog.String("command", sanitize(l.cmd.Name)),
+	l.logger.LogAttrs(ctx, level, message, append(attrs, slog.String("command", foreign.Text(l.cmd.Name)),
 		slog.String("command_id", l.cmd.ID.String()), slog.String("vehicle_id", l.cmd.VehicleID.String()))...)
 }
 

@@ -46,8 +46,8 @@ type loss struct {
 
 func (b *bestEffort) Begin(ctx context.Context, cmd vehicle.Command) error {
 	if err := b.member.call(ctx, "Begin", func() error { return b.member.sink.Begin(ctx, cmd) }); err != nil {
+		b.onError(ctx, cmd.ID, "Begin", err) // before anything is kept: where it panics, no End comes to drop that
 		b.lost.Store(cmd.ID, loss{begun: false, err: err})
-		b.onError(ctx, cmd.ID, "Begin", err)
 	}
 	return nil
 }

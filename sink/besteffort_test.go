@@ -11,6 +11,7 @@ import (
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/sink"
+	"github.com/sovd-go/vehicle/vehicletest"
 )
 
 func TestBestEffortKeepsErrorsFromTheCommand(t *testing.T) {
@@ -165,5 +166,30 @@ func TestBestEffortReportsANilSink(t *testing.T) {
 	}
 	if want := "the sink is nil"; got == nil || got.Error() != want {
 		t.Errorf("reported: got %v, want %q", got, want)
+	}
+}
+
+// A callback that panics fails the command, and leaves nothing behind for the next run of it.
+func TestBestEffortOutlivesItsCallback(t *testing.T) {
+	t.Parallel()
+	down := errors.New("down")
+	var chunks, ends int
+	inner := sink.Func{
+		OnBegin: func(context.Context, vehicle.Command) error { return down },
+		OnWrite: func(_ context.Context, batch []vehicle.Chunk) error { chunks += len(batch); return nil },
+		OnEnd:   func(context.Context, vehicle.Result) error { ends++; return nil },
+	}
+	s := sink.BestEffort(inner, func(context.Context, uuid.UUID, string, error) { panic("a bug in the callback") })
+	client := vehicletest.NewServer(t).Client(t, vehicle.WithSink(s))
+	cmd := newCommand()
+	if _, err := client.Execute(t.Context(), cmd); !errors.Is(err, vehicle.ErrSink) {
+		t.Errorf("got %v, want ErrSink", err)
+	}
+	down = nil
+	if _, err := client.Execute(t.Context(), cmd); err != nil {
+		t.Errorf("the next run: %v", err)
+	}
+	if chunks != 3 || ends != 1 {
+		t.Errorf("the next run: got %d chunks and %d ends, want 3 and 1", chunks, ends)
 	}
 }

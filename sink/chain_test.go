@@ -251,3 +251,22 @@ func TestChainDoesNotShareItsArgumentsSlice(t *testing.T) {
 		t.Errorf("the calls (-want +got):\n%s", diff)
 	}
 }
+
+// What a sink after the one that failed stores or logs is a text like the client's own: without VINs, and of one line.
+func TestChainTellsSinksNoMoreThanTheClientWould(t *testing.T) {
+	t.Parallel()
+	const vin = "1FTFW1ET5DFC10312"
+	itself := errors.New("cannot file " + vin + "\nsecond line")
+	failing := sink.Func{OnEnd: func(context.Context, vehicle.Result) error { return itself }}
+	var told error
+	after := sink.Func{OnEnd: func(_ context.Context, res vehicle.Result) error { told = res.Err; return nil }}
+	chain, cmd := sink.Chain(failing, after), newCommand()
+	mustDo(t, chain.Begin(t.Context(), cmd))
+	_ = chain.End(t.Context(), completed(cmd))
+	if !errors.Is(told, vehicle.ErrSink) || !errors.Is(told, itself) {
+		t.Errorf("got %v, want ErrSink and the sink's own error", told)
+	}
+	if text := told.Error(); strings.Contains(text, vin) || strings.Contains(text, "\n") || !strings.Contains(text, "cannot file [VIN] second line") {
+		t.Errorf("got %q, want one line without the VIN", text)
+	}
+}

@@ -157,10 +157,13 @@ func (j *jsonLines) write(ctx context.Context, lines []byte) error {
 	if len(lines) == 0 {
 		return nil
 	}
-	if j.torn {
+	torn := j.torn
+	if torn {
 		lines = append([]byte{'\n'}, lines...)
 	}
+	j.torn = true // where it panics, perhaps
 	n, err := j.w.Write(lines)
+	j.torn = torn
 	if err == nil && n < len(lines) {
 		err = io.ErrShortWrite
 	}

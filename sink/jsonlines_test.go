@@ -3,6 +3,7 @@ package sink_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/sink"
+	"github.com/sovd-go/vehicle/vehicletest"
 )
 
 var (
@@ -198,3 +200,31 @@ func TestJSONLinesRefuses(t *testing.T) {
 		})
 	}
 }
+
+func TestJSONLinesLosesNoOtherLineToAWriterThatPanicked(t *testing.T) {
+	t.Parallel()
+	var written bytes.Buffer
+	panics := true
+	s := sink.JSONLines(writerFunc(func(p []byte) (int, error) {
+		if panics {
+			written.Write(p[:10])
+			panic("disk")
+		}
+		return written.Write(p)
+	}))
+	client := vehicletest.NewServer(t).Client(t, vehicle.WithSink(s))
+	if _, err := client.Execute(t.Context(), newCommand()); !errors.Is(err, vehicle.ErrSink) {
+		t.Errorf("got %v, want ErrSink", err)
+	}
+	panics = false
+	mustDo(t, s.Begin(t.Context(), newCommand()))
+	torn, next, _ := strings.Cut(written.String(), "\n")
+	if len(torn) != 10 || !json.Valid([]byte(next)) {
+		t.Errorf("got %q and %q, want what was written before the panic, and a line", torn, next)
+	}
+}
+
+// writerFunc is an io.Writer.
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/internal/sinkcall"
 	"github.com/sovd-go/vehicle/internal/within"
 )
@@ -95,10 +96,19 @@ func refused(cmd vehicle.Command, startedAt time.Time, err error) vehicle.Result
 func failed(res vehicle.Result, err error) vehicle.Result {
 	if err != nil && res.Status != vehicle.StatusFailed {
 		res.Status = vehicle.StatusFailed
-		res.Err = fmt.Errorf("%w: %w", vehicle.ErrSink, err)
+		res.Err = &sinkError{err}
 	}
 	return res
 }
+
+// sinkError is a sink's error as the others are told of it, who store and log its text: with no more of it than the client would
+// show.
+type sinkError struct{ err error }
+
+func (e *sinkError) Error() string {
+	return vehicle.ErrSink.Error() + ": " + foreign.Text(e.err.Error())
+}
+func (e *sinkError) Unwrap() []error { return []error{vehicle.ErrSink, e.err} }
 
 // join is errors.Join with a text of one line, for logs.
 func join(errs ...error) error {

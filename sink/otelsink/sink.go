@@ -36,10 +36,10 @@ func (s *Sink) tracer() trace.Tracer {
 	return s.provider.Tracer(scope)
 }
 
-// The keys under which a context has our spans. Somebody else's may be the current one.
+// The keys under which a context has a Sink's spans. Somebody else's may be the current one, and several Sinks may trace a command.
 type (
-	commandKey struct{}
-	attemptKey struct{}
+	commandKey struct{ sink *Sink }
+	attemptKey struct{ sink *Sink }
 )
 
 func spanOf(ctx context.Context, key any) trace.Span {
@@ -57,40 +57,40 @@ func (s *Sink) TagCommand(ctx context.Context, cmd vehicle.Command) context.Cont
 		attribute.String("sovd.command.id", cmd.ID.String()),
 		attribute.String("sovd.vehicle.id", cmd.VehicleID.String()),
 	))
-	return context.WithValue(ctx, commandKey{}, span)
+	return context.WithValue(ctx, commandKey{s}, span)
 }
 
 // TagAttempt implements [vehicle.Observer]: it begins the attempt's span.
 func (s *Sink) TagAttempt(ctx context.Context, at vehicle.Attempt) context.Context {
-	ctx = trace.ContextWithSpan(ctx, spanOf(ctx, commandKey{}))
+	ctx = trace.ContextWithSpan(ctx, spanOf(ctx, commandKey{s}))
 	attrs := []attribute.KeyValue{attribute.Int("sovd.attempt.number", at.Number)}
 	if at.ResumeFrom > 0 {
 		attrs = append(attrs, attribute.Int("sovd.attempt.resume_from", int(at.ResumeFrom)))
 	}
 	ctx, span := s.tracer().Start(ctx, "sovd.attempt", trace.WithSpanKind(trace.SpanKindInternal), trace.WithAttributes(attrs...))
-	return context.WithValue(ctx, attemptKey{}, span)
+	return context.WithValue(ctx, attemptKey{s}, span)
 }
 
 // Observe implements [vehicle.Observer]: it ends the spans, and says in the command's when it is retried.
 func (s *Sink) Observe(ctx context.Context, event vehicle.Event) {
 	switch e := event.(type) {
 	case vehicle.StreamOpened:
-		spanOf(ctx, attemptKey{}).AddEvent("stream opened")
+		spanOf(ctx, attemptKey{s}).AddEvent("stream opened")
 	case vehicle.AttemptEnded:
-		span := spanOf(ctx, attemptKey{})
+		span := spanOf(ctx, attemptKey{s})
 		span.SetAttributes(attribute.String("sovd.attempt.code", e.Code.String()))
 		if failure, ok := errors.AsType[*vehicle.Error](e.Err); ok {
 			span.SetStatus(codes.Error, failure.Message)
 		}
 		span.End()
 	case vehicle.Retrying:
-		spanOf(ctx, commandKey{}).AddEvent("retrying", trace.WithAttributes(
+		spanOf(ctx, commandKey{s}).AddEvent("retrying", trace.WithAttributes(
 			attribute.Int("sovd.attempt.number", e.Attempt.Number),
 			attribute.String("sovd.attempt.code", e.Code.String()),
 			attribute.Float64("sovd.retry.delay", e.Delay.Seconds()),
 		))
 	case vehicle.CommandEnded:
-		span := spanOf(ctx, commandKey{})
+		span := spanOf(ctx, commandKey{s})
 		span.SetAttributes(
 			attribute.String("sovd.command.status", string(e.Result.Status)),
 			attribute.Int("sovd.command.chunks", e.Result.Chunks),

@@ -139,6 +139,26 @@ func describe(spans []sdktrace.ReadOnlySpan, vehicleID uuid.UUID) (lines []strin
 	return lines
 }
 
+// A client's Sink and a call's own trace the same command: each ends the spans that it began.
+func TestTwoSinksOfOneCommand(t *testing.T) {
+	t.Parallel()
+	var recorders [2]*tracetest.SpanRecorder
+	var sinks [2]vehicle.Sink
+	for i := range recorders {
+		recorder, provider := newRecorder()
+		recorders[i], sinks[i] = recorder, otelsink.New(provider)
+	}
+	client := vt.NewServer(t).Client(t, vehicle.WithSink(sinks[0]))
+	if _, err := client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "ReadDTC"}, vehicle.WithSink(sinks[1])); err != nil {
+		t.Fatal(err)
+	}
+	for i, recorder := range recorders {
+		if started, ended := len(recorder.Started()), len(recorder.Ended()); started != 2 || ended != 2 {
+			t.Errorf("sink %d: got %d spans begun and %d ended, want 2 and 2", i, started, ended)
+		}
+	}
+}
+
 func Example() {
 	recorder, provider := newRecorder() // a program has one that exports
 	server, err := vt.Start()

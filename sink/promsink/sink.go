@@ -63,9 +63,8 @@ func (s *Sink) Write(_ context.Context, chunks []vehicle.Chunk) error {
 	if len(chunks) == 0 {
 		return nil
 	}
-	s.mu.Lock()
+	s.mu.Lock() // for all of it: two clients may run a command at once
 	r := s.runs[chunks[0].CommandID]
-	s.mu.Unlock()
 	bytes := 0
 	for _, c := range chunks {
 		bytes += len(c.Payload)
@@ -80,6 +79,7 @@ func (s *Sink) Write(_ context.Context, chunks []vehicle.Chunk) error {
 		}
 		r.begun = true
 	}
+	s.mu.Unlock()
 	s.batch.Observe(float64(len(chunks)))
 	s.chunks.Add(float64(len(chunks)))
 	s.bytes.Add(float64(bytes))

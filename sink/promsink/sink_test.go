@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -233,4 +234,22 @@ func TestLabelsAreBounded(t *testing.T) {
 	if err != nil || len(problems) > 0 {
 		t.Errorf("got problems %v, %v, want none", problems, err)
 	}
+}
+
+// Two clients may share a Sink, and run the same command.
+func TestOneCommandOfTwoClients(t *testing.T) {
+	t.Parallel()
+	s := promsink.New(prometheus.NewRegistry())
+	cmd := vehicle.Command{ID: uuid.New(), VehicleID: uuid.New(), Name: "ReadDTC"}
+	var wg sync.WaitGroup
+	for range 2 { // the race detector looks on
+		wg.Go(func() {
+			_ = s.Begin(t.Context(), cmd)
+			for range 100 {
+				_ = s.Write(t.Context(), []vehicle.Chunk{{CommandID: cmd.ID, ReceivedAt: time.Now()}})
+			}
+			_ = s.End(t.Context(), vehicle.Result{Command: cmd, Status: vehicle.StatusCompleted})
+		})
+	}
+	wg.Wait()
 }

@@ -435,3 +435,53 @@ type redisError string
 
 func (e redisError) Error() string { return string(e) }
 func (redisError) RedisError()     {}
+
+// Where the client refuses a pipeline as a whole, no command says so: nothing of it was published.
+func TestWhatAHookRefusesIsPublishedAgain(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]redissink.Option{"with a stream": {streams()}, "without": nil} {
+		for how, refuse := range map[string]func() error{
+			"an error": func() error { return errors.New("the circuit is open") },
+			"a panic":  func() error { panic("a bug") },
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				t.Parallel()
+				direct, rdb, cmd := connect(t, sharedURL), connect(t, sharedURL), newCommand()
+				hook := &refuses{with: refuse}
+				rdb.AddHook(hook)
+				s := newSink(t, rdb, opts...)
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				f := follows(t, redissink.Follow(ctx, direct, cmd.ID))
+				eventually(t, "the follower has subscribed", func() bool { return subscribers(t, direct, cmd.ID) == 1 })
+				must(t, s.Begin(t.Context(), cmd))
+				chunks := answer(cmd, 2)
+				for i := range chunks {
+					hook.left.Store(2)
+					must(t, s.Write(t.Context(), chunks[i:i+1]))
+				}
+				hook.left.Store(1)
+				must(t, s.End(t.Context(), completed(cmd)))
+				got, err := f.rest()
+				wantEvents(t, got, err, events(cmd, chunks))
+			})
+		}
+	}
+}
+
+// refuses is a hook that refuses the next pipelines.
+type refuses struct {
+	left atomic.Int32
+	with func() error
+}
+
+func (*refuses) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*refuses) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (r *refuses) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if r.left.Add(-1) >= 0 {
+			return r.with()
+		}
+		return next(ctx, cmds)
+	}
+}

@@ -246,7 +246,7 @@ func (g *groups) next(l *lane) []*request {
 func (g *groups) send(ctx context.Context, group []*request) (err error) {
 	defer func() {
 		if v := recover(); v != nil { // of a hook of the client's
-			err = fmt.Errorf("the Redis client panicked: %v", v)
+			err = fmt.Errorf("the Redis client panicked with a %T", v) // the value may show what was to be published
 		}
 	}()
 	pipe := g.rdb.Pipeline()

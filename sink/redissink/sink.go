@@ -294,5 +294,8 @@ func (s *Sink) once(ctx context.Context, r *run, j job) error {
 		r.buffer = nil // the request may still read it
 		return err
 	}
+	if req.err != nil { // none of the commands has a result
+		return req.err
+	}
 	return cmp.Or(err, j.finish(req.cmds))
 }

@@ -1,4 +1,4 @@
-package vehicle
+package foreign
 
 import (
 	"strings"
@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-func TestSanitizeMasksVINs(t *testing.T) {
+func TestTextMasksVINs(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct{ text, want string }{
 		"a VIN alone":                       {"WVWZZZ1JZXW000001", "[VIN]"},
@@ -35,19 +35,19 @@ func TestSanitizeMasksVINs(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := sanitize(tt.text); got != tt.want {
-				t.Errorf("sanitize(%q): got %q, want %q", tt.text, got, tt.want)
+			if got := Text(tt.text); got != tt.want {
+				t.Errorf("Text(%q): got %q, want %q", tt.text, got, tt.want)
 			}
 		})
 	}
 }
 
-func TestSanitizeCutsAtItsLimit(t *testing.T) {
+func TestTextIsCutAtItsLimit(t *testing.T) {
 	t.Parallel()
 	for _, r := range []string{"x", "ü", "€", "🚗"} { // of 1, 2, 3 and 4 bytes
 		for bytes := maxText - 4; bytes <= maxText+4; bytes++ {
 			text := strings.Repeat(".", bytes%len(r)) + strings.Repeat(r, bytes/len(r))
-			got := sanitize(text)
+			got := Text(text)
 			if bytes <= maxText {
 				if got != text {
 					t.Errorf("%d bytes of %q: got %q, want no change", bytes, r, got)
@@ -65,14 +65,14 @@ func TestSanitizeCutsAtItsLimit(t *testing.T) {
 	}
 }
 
-func FuzzSanitize(f *testing.F) {
+func FuzzText(f *testing.F) {
 	f.Add("vehicle WVWZZZ1JZXW000001 is offline")
 	f.Add(strings.Repeat("ü", 254) + "1HGCM82633A004352 and so on")
 	f.Add("line\r\nline\u2028line\x00\x7f\u009b")
 	f.Add("\xff\xfe1HGCM82633A004352\x80")
 	f.Add(strings.Repeat("1HGCM82633A004352", 40))
 	f.Fuzz(func(t *testing.T, text string) {
-		got := sanitize(text)
+		got := Text(text)
 		if len(got) > maxText || !utf8.ValidString(got) {
 			t.Errorf("got %d bytes, valid: %v; want at most %d, valid", len(got), utf8.ValidString(got), maxText)
 		}
