@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,6 +54,93 @@ func testBegunInVain(t *testing.T, there bool) {
 	want := stored{Status: "failed", ErrorMessage: "canceled before the vehicle was asked", Completed: true, Audit: []string{"command_failed"}}
 	if diff := cmp.Diff(want, db.stored(cmd.ID), emptyIsNil); diff != "" {
 		t.Errorf("row there %t (-want +got):\n%s", there, diff)
+	}
+}
+
+// The same, and the answer to COMMIT is lost, so that nobody knows whether the command has begun.
+func TestACommandThatMayHaveBegunInVainIsEnded(t *testing.T) {
+	t.Parallel()
+	for name, claim := range map[string]bool{"without a claim": false, "claimed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			p := newProxy(t, db.url)
+			db.url = p.url
+			var opts []pgsink.Option
+			if claim {
+				opts = append(opts, pgsink.WithClaim())
+			}
+			s, cmd := db.newSink(opts...), newCommand()
+			if claim {
+				db.submit(cmd)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			left := make(chan struct{})
+			var lost atomic.Bool
+			lose := func(fromServer bool, data []byte) int {
+				at := bytes.Index(data, committed)
+				if !fromServer || at < 0 || lost.Swap(true) {
+					return len(data)
+				}
+				cancel()
+				<-left
+				return at
+			}
+			p.cut.Store(&lose)
+			err := s.Begin(ctx, cmd)
+			close(left)
+			if !errors.Is(err, context.Canceled) {
+				t.Fatalf("got %v, want canceled", err)
+			}
+			if err := s.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			want := stored{Status: "failed", ErrorMessage: "canceled before the vehicle was asked", Completed: true, Audit: []string{"command_failed"}}
+			if diff := cmp.Diff(want, db.stored(cmd.ID), emptyIsNil); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Many leave in the moment in which their transaction is committed: each has begun, and is ended, or has not.
+func TestCommandsThatAreLeftAtTheCommitAreEnded(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	p := newProxy(t, db.url)
+	db.url = p.url
+	s := db.newSink(pgsink.WithWriters(1))
+	for range 4 {
+		ctx, cancel := context.WithCancel(t.Context())
+		var commits atomic.Int32
+		leave := func(fromServer bool, data []byte) int {
+			if fromServer && bytes.Contains(data, committed) && commits.Add(1) == 2 {
+				cancel()
+			}
+			return len(data)
+		}
+		p.cut.Store(&leave)
+		var wg sync.WaitGroup
+		for range 400 {
+			wg.Go(func() {
+				cmd := newCommand()
+				if err := s.Begin(ctx, cmd); err != nil {
+					return
+				}
+				if err := s.End(t.Context(), completed(cmd, 0)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		cancel()
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := query[int](db, `SELECT count(*) FROM {commands} WHERE status = 'in_progress'`); n > 0 {
+		t.Errorf("%d commands are in progress, and nobody runs them", n)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/puddle/v2"
+
+	"github.com/sovd-go/vehicle/internal/within"
 )
 
 // Errors that are about the command, not about the database.
@@ -52,6 +54,9 @@ func describe(err error) string {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return describePg(pg)
 	}
+	if panicked, ok := errors.AsType[*within.PanicError](err); ok {
+		return panicked.Error()
+	}
 	if isConnectionError(err) {
 		return err.Error()
 	}
@@ -82,7 +87,7 @@ var missingKey = regexp.MustCompile(`^[^()]*\([a-z_]+\)=\([0-9a-f-]{36}\)[^()]*$
 // Those of the classes left out can quote their input: 22 (data exception), P0 (raised by a trigger).
 func quotesNoValues(code string) bool {
 	switch code {
-	case "22001", "22003", "22021", "22P05":
+	case "22001", "22021", "22P05":
 		return true
 	}
 	switch class(code) {
@@ -135,6 +140,8 @@ func judge(err error, alive bool) verdict {
 	var pg *pgconn.PgError
 	switch {
 	case errors.Is(err, ErrClosed), errors.Is(err, puddle.ErrClosedPool):
+		return hopeless
+	case errors.As(err, new(*within.PanicError)):
 		return hopeless
 	case !errors.As(err, &pg):
 		if alive {

@@ -328,3 +328,36 @@ func TestAPoolThatIsExhaustedForAWhile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The pool's tracer is the application's: where it panics, calls fail, and the process lives.
+func TestAPanicInATracerIsAnError(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	s := db.newSinkOn(db.newPool(func(c *pgxpool.Config) { c.ConnConfig.Tracer = panicking{} }))
+	err := s.Begin(t.Context(), newCommand())
+	if err == nil || !strings.Contains(err.Error(), "panic") || strings.Contains(err.Error(), "secret") {
+		t.Errorf("got %v, want the panic, without its value", err)
+	}
+}
+
+// panicking is a tracer of batches.
+type panicking struct{ pgx.QueryTracer }
+
+func (panicking) TraceBatchStart(context.Context, *pgx.Conn, pgx.TraceBatchStartData) context.Context {
+	panic("secret")
+}
+func (panicking) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (panicking) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+
+// What PostgreSQL says of a value that is out of range quotes it.
+func TestAValueThatIsOutOfRangeIsNotShown(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	db.exec(`ALTER TABLE {commands} ADD COLUMN phone integer GENERATED ALWAYS AS ((command_params->>'phone')::integer) STORED`)
+	cmd := newCommand()
+	cmd.Params = map[string]any{"phone": "4915112345678"}
+	err := db.newSink().Begin(t.Context(), cmd)
+	if err == nil || !strings.Contains(err.Error(), "22003") || strings.Contains(err.Error(), "4915112345678") {
+		t.Errorf("got %v, want 22003 without the value", err)
+	}
+}

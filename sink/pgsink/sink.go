@@ -73,6 +73,7 @@ func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 	}
 	o.begin.there = s.config.claim || s.there.Load()
 	r := &run{mark: unmarked(cmd.ID)}
+	o.begin.run = r
 	if err := s.register(cmd.ID, r); err != nil {
 		return err
 	}
@@ -251,7 +252,7 @@ func (s *Sink) begunInVain(o *op) {
 	end := newEnd(res, unmarked(o.command))
 	ctx, cancel := context.WithTimeout(s.ctx, attemptTime)
 	end.ctx, end.cancel = ctx, cancel
-	if s.runs[o.command] != nil {
+	if r := s.runs[o.command]; r != nil && r != o.begin.run { // whose caller may be about to unregister it
 		cancel()
 		return
 	}

@@ -28,16 +28,27 @@ func (s *Sink) transact(ops []*op) (outcomes map[*op]error, alive bool, err erro
 
 	t := newTransaction(&s.queries, ops)
 	if err := t.run(ctx, conn); err != nil {
-		return nil, s.rollback(ctx, conn), s.orClosed(ctx, err)
+		if alive = s.rollback(ctx, conn); !alive {
+			t.doubt()
+		}
+		return nil, alive, s.orClosed(ctx, err)
 	}
 	outcomes, err = t.outcomes(ctx, conn)
 	if len(t.begins) > 0 {
 		s.there.Store(t.there)
 	}
 	if err != nil {
+		t.doubt()
 		return nil, !conn.Conn().IsClosed(), s.orClosed(ctx, err)
 	}
 	return outcomes, true, nil
+}
+
+// doubt notes that its commands may have begun: that has to be found out even where their callers are gone.
+func (t *transaction) doubt() {
+	for _, o := range t.begins {
+		o.begin.again = true
+	}
 }
 
 func (s *Sink) acquire() (*pgxpool.Conn, error) {

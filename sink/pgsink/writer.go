@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"github.com/sovd-go/vehicle/internal/within"
 )
 
 // writer does the operations of its share of the commands. It takes all that wait and does them in one
@@ -172,7 +174,12 @@ func (w *writer) rest(d time.Duration) bool {
 // try does the operations in one transaction. Where one of them makes it fail, it divides them until that one
 // is alone. It returns those that are to be tried again later.
 func (w *writer) try(ops []*op) (again []*op) {
-	outcomes, alive, err := w.sink.transact(ops)
+	var outcomes map[*op]error
+	var alive bool
+	err := within.Call(func() (err error) { // the pool's hooks and tracers are the application's
+		outcomes, alive, err = w.sink.transact(ops)
+		return err
+	})
 	if err == nil {
 		w.failures, w.limit = 0, 0
 		return w.sink.finish(ops, outcomes)
