@@ -67,8 +67,9 @@ func (b *batch) run(ctx context.Context, cmds iter.Seq[Command], n int, yield fu
 			}
 			b.running++
 			go func() {
-				res, _ := b.client.Execute(ctx, cmd, b.opts...)
-				b.results <- res
+				stream := b.client.executed(ctx, cmd, b.opts)
+				defer func() { b.results <- stream.Result() }() // also where a sink ends this goroutine
+				stream.toEnd()
 			}()
 		case res := <-b.results:
 			b.running--

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/sink"
 	vt "github.com/sovd-go/vehicle/vehicletest"
 )
 
@@ -203,4 +204,30 @@ func TestExecuteAllSourcePanics(t *testing.T) {
 	for range client.ExecuteAll(t.Context(), source) {
 		n++
 	}
+}
+
+// A sink that ends its goroutine, as FailNow does, ends its command alone.
+func TestExecuteAllOutlivesAGoroutine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		client := vt.NewServer(t).Client(t)
+		var pulled, ended atomic.Int64
+		leaving := sink.Func{OnWrite: func(context.Context, []vehicle.Chunk) error {
+			if ended.Add(1) == 1 {
+				runtime.Goexit()
+			}
+			return nil
+		}}
+		var failed, completed int
+		for _, err := range client.ExecuteAll(t.Context(), commands(3, "ClearDTC", &pulled), vehicle.WithSink(leaving), vehicle.WithConcurrency(1)) {
+			if errors.Is(err, vehicle.ErrCanceled) {
+				failed++
+			} else if err == nil {
+				completed++
+			}
+		}
+		if failed != 1 || completed != 2 {
+			t.Errorf("got %d commands that failed and %d that completed, want 1 and 2", failed, completed)
+		}
+	})
 }

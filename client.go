@@ -73,12 +73,17 @@ func newClient(target string, config config) (*Client, error) {
 // calls [Client.Stream]. The Result is never nil: beside an error, which is an *[Error], it says how far
 // the command got. ctx bounds the command as a whole, with all its attempts and waits.
 func (c *Client) Execute(ctx context.Context, cmd Command, opts ...CallOption) (*Result, error) {
-	stream := c.Stream(ctx, cmd, opts...)
-	stream.unseen = true
-	for range stream.Chunks() { // the sinks do the work
-	}
+	stream := c.executed(ctx, cmd, opts)
+	stream.toEnd()
 	res := stream.Result()
 	return res, res.Err
+}
+
+// executed is a stream whose chunks nobody but the sinks will see.
+func (c *Client) executed(ctx context.Context, cmd Command, opts []CallOption) *Stream {
+	s := c.Stream(ctx, cmd, opts...)
+	s.unseen = true
+	return s
 }
 
 // Stream prepares cmd to be run by the loop over the stream's [Stream.Chunks]. Nothing starts before; what is

@@ -6,7 +6,11 @@ import (
 	"iter"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
 
 	"github.com/sovd-go/vehicle"
 	vt "github.com/sovd-go/vehicle/vehicletest"
@@ -302,4 +306,33 @@ func TestWaitReady(t *testing.T) {
 			t.Errorf("WaitReady: got %v, want ErrClosed", err)
 		}
 	})
+}
+
+// The end of a completed command's stream is awaited by a goroutine of ours, and interceptors and stats handlers are called in it.
+func TestCloseFromAStatsHandler(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		closing := make(chan *vehicle.Client, 1)
+		closed := make(chan error, 1)
+		client := vt.NewServer(t).Client(t, vehicle.WithDialOptions(grpc.WithStatsHandler(atEnd{func() { closed <- (<-closing).Close() }})))
+		closing <- client
+		if _, err := client.Execute(t.Context(), command("ReadDTC")); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// atEnd is a stats handler that is told of the end of an RPC.
+type atEnd struct{ f func() }
+
+func (atEnd) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (atEnd) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (atEnd) HandleConn(context.Context, stats.ConnStats)                       {}
+func (h atEnd) HandleRPC(_ context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.End); ok {
+		h.f()
+	}
 }

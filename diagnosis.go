@@ -36,8 +36,7 @@ func (a *attempts) diagnose(at *attempt, err error) failure {
 	st := statusOf(err)
 	switch cause := at.why(); {
 	case errors.Is(cause, errIdle):
-		e := newError(ErrTimeout, fmt.Sprintf("no chunk within %v", a.call.idleTimeout), errIdle)
-		return a.timedOut(e)
+		return failure{Error: newError(ErrTimeout, fmt.Sprintf("no chunk within %v", a.call.idleTimeout), errIdle)}
 	case errors.Is(cause, context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded && ended(at.ctx):
 		text := fmt.Sprintf("no final chunk within %v", a.call.attemptTimeout)
 		if !at.sent {

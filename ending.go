@@ -93,9 +93,9 @@ func (e *ending) Value(key any) any {
 
 type endingKey struct{}
 
-// causeOf is context.Cause, of a command's context too.
+// causeOf is context.Cause, of a command's context too. One that somebody has made from it, to run another command, ends by itself.
 func causeOf(ctx context.Context) error {
-	if e, ok := ctx.Value(endingKey{}).(*ending); ok {
+	if e, ok := ctx.Value(endingKey{}).(*ending); ok && ctx.Done() == e.Done() {
 		return cmp.Or(e.why(), context.Cause(e.Context))
 	}
 	return context.Cause(ctx)

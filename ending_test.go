@@ -80,3 +80,25 @@ func TestEnding(t *testing.T) {
 		})
 	}
 }
+
+// A command that an interceptor of another one runs, with its context, ends for its own reasons.
+func TestCauseOfACommandWithinACommand(t *testing.T) {
+	t.Parallel()
+	outer := &ending{Context: t.Context()}
+	inner, cancel := context.WithCancelCause(outer)
+	gone := errors.New("the inner one's caller has gone")
+	if err := causeOf(inner); err != nil {
+		t.Errorf("before: got %v, want none", err)
+	}
+	cancel(gone)
+	if err := causeOf(inner); !errors.Is(err, gone) {
+		t.Errorf("the inner command: got %v, want %v", err, gone)
+	}
+	outer.end(ErrClosed)
+	if err := causeOf(inner); !errors.Is(err, gone) {
+		t.Errorf("the inner command, after the outer one: got %v, want %v", err, gone)
+	}
+	if err := causeOf(context.WithValue(outer, endingKey{}, outer)); !errors.Is(err, ErrClosed) {
+		t.Errorf("the outer command: got %v, want %v", err, ErrClosed)
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/sovd-go/vehicle/internal/within"
 )
 
 // farewells lets the streams of completed commands end by themselves, so that the server sees them end normally, while
@@ -57,7 +59,7 @@ func (f *farewells) see() {
 }
 
 func (w farewell) await() {
-	defer func() { _ = recover() }() // an interceptor's panic, as little to anyone as the rest
 	defer w.at.cancel(context.Canceled)
-	_ = w.at.RecvMsg(w.codec.scratch()) // a message, io.EOF or a status: nothing that comes now matters
+	// A message, io.EOF, a status, an interceptor's panic: nothing that comes now matters.
+	_ = within.Call(func() error { return w.at.RecvMsg(w.codec.scratch()) })
 }

@@ -232,3 +232,54 @@ func TestClientStats(t *testing.T) {
 		}
 	})
 }
+
+// An attempt ends before its command, also where that ends while much has been received.
+func TestAnAttemptEndsBeforeItsCommand(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		payloads := slices.Repeat([]string{"0"}, 6000)
+		server := vt.NewServer(t, vt.On("Long", vt.Script{vt.Send(payloads...), vt.Stall()}))
+		o := &ends{}
+		o.OnWrite = func(context.Context, []vehicle.Chunk) error {
+			time.Sleep(time.Second) // what waits for the sink is all that may
+			return errors.New("full")
+		}
+		if _, err := server.Client(t).Execute(t.Context(), command("Long"), vehicle.WithSink(o)); !errors.Is(err, vehicle.ErrSink) {
+			t.Errorf("got %v, want ErrSink", err)
+		}
+		if diff := cmp.Diff([]string{"attempt", "command"}, o.seen()); diff != "" {
+			t.Errorf("what has ended when the call has (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// ends is an observer that notes what ends, and takes its time for an attempt.
+type ends struct {
+	sink.Func
+	mu  sync.Mutex
+	all []string
+}
+
+func (*ends) TagCommand(ctx context.Context, _ vehicle.Command) context.Context { return ctx }
+func (*ends) TagAttempt(ctx context.Context, _ vehicle.Attempt) context.Context { return ctx }
+func (o *ends) Observe(_ context.Context, e vehicle.Event) {
+	switch e.(type) {
+	case vehicle.AttemptEnded:
+		time.Sleep(time.Second)
+		o.note("attempt")
+	case vehicle.CommandEnded:
+		o.note("command")
+	}
+}
+
+func (o *ends) note(what string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all = append(o.all, what)
+}
+
+func (o *ends) seen() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.all)
+}

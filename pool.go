@@ -356,6 +356,8 @@ func (p *pool) waitReady(ctx context.Context) error {
 		switch state {
 		case connectivity.Ready:
 			return nil
+		case connectivity.Shutdown: // closed, or replaced, since it was the best
+			continue
 		case connectivity.TransientFailure:
 			last = cmp.Or(c.failure(ctx), last)
 			if handshake, ok := errors.AsType[*handshakeError](last); ok && handshake.permanent {

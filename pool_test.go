@@ -15,7 +15,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/sovd-go/vehicle"
 	vt "github.com/sovd-go/vehicle/vehicletest"
@@ -364,3 +367,34 @@ func TestBrokenConnectionIsPassedOver(t *testing.T) {
 		}
 	}
 }
+
+// A stream of an interceptor's own does not end as gRPC's do: its place is free again all the same.
+func TestAnInterceptorsOwnStreamGivesItsPlaceBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		own := func(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, _ grpc.Streamer, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+			return ownStream{ctx: ctx}, nil
+		}
+		client := vt.NewServer(t).Client(t, vehicle.WithoutRetry(), vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(own)))
+		for range 300 {
+			if _, err := client.Execute(t.Context(), command("ReadDTC")); !errors.Is(err, vehicle.ErrUnavailable) {
+				t.Fatalf("got %v, want ErrUnavailable", err)
+			}
+		}
+		if got := client.Stats(); got.Streams != 0 || got.Idle+got.Connecting+got.Ready+got.Failing != 1 {
+			t.Errorf("got %+v, want one connection without streams", got)
+		}
+	})
+}
+
+// ownStream is a stream that fails.
+type ownStream struct {
+	grpc.ClientStream
+	ctx context.Context
+}
+
+func (ownStream) SendMsg(any) error          { return nil }
+func (ownStream) CloseSend() error           { return nil }
+func (ownStream) Trailer() metadata.MD       { return nil }
+func (s ownStream) Context() context.Context { return s.ctx }
+func (ownStream) RecvMsg(any) error          { return status.Error(codes.Unavailable, "injected") }

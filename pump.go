@@ -24,8 +24,8 @@ func newPump(from *receiver) *pump {
 
 // run receives until the answer has ended.
 func (p *pump) run() {
-	defer p.from.stop() // where the answer did not complete
 	defer p.put(nil, true, errEnded)
+	defer p.from.stop() // where the answer did not complete
 	for more := true; more; {
 		ready, err := p.from.receive()
 		if err != nil {
@@ -124,7 +124,7 @@ func (q *queue) init() {
 	q.arrived.L, q.room.L = &q.mu, &q.mu
 }
 
-// put queues chunks and waits for room for the next. It says whether there is a next. Once the last has been put, it does
+// put queues chunks and waits for room for the next. It says whether more are wanted. Once the last has been put, it does
 // nothing.
 func (q *queue) put(chunks []Chunk, last bool, err error) (more bool) {
 	q.mu.Lock()
@@ -145,11 +145,7 @@ func (q *queue) put(chunks []Chunk, last bool, err error) (more bool) {
 	for !q.finished && !q.stopped && (len(q.chunks) >= queueChunks || q.bytes >= queueBytes) {
 		q.room.Wait()
 	}
-	if q.stopped && !q.finished {
-		q.finished = true
-		q.arrived.Broadcast()
-	}
-	return !q.finished
+	return !q.finished && !q.stopped
 }
 
 // take waits for chunks and takes all that wait. Where there are none, the last has been put.

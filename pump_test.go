@@ -28,6 +28,7 @@ func TestAQueueHoldsSoMuchAndNoMore(t *testing.T) {
 				go func() {
 					for q.put(one, false, nil) {
 					}
+					q.put(nil, true, nil)
 				}()
 				for _, when := range []string{"first", "after all was taken"} {
 					synctest.Wait()

@@ -295,6 +295,9 @@ func (a *attempts) failed(err error) *Error {
 func (a *attempts) drop(at *attempt) {
 	a.end.follow(nil)
 	at.cancel(context.Canceled)
+	if at.place != nil { // gRPC's end of the stream does it too, but it may be an interceptor's own
+		a.client.pool.leave(at.place)
+	}
 }
 
 // again says whether there is another attempt after f, and after what delay. It is the retry table.

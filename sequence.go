@@ -122,6 +122,14 @@ func (s *sequencer) drop(n int64) *Error {
 
 // pass takes the chunk that the attempt was to bring next, and what has waited for it.
 func (s *sequencer) pass(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
+	ready, err := s.passOne(c, ready)
+	if err != nil {
+		return ready, err
+	}
+	return s.release(ready)
+}
+
+func (s *sequencer) passOne(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 	if s.at < s.next {
 		if err := s.compare(c); err != nil {
 			return ready, err
@@ -136,20 +144,22 @@ func (s *sequencer) pass(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 		ready = append(ready, *c)
 	}
 	s.at++
-	return s.release(ready)
+	return ready, nil
 }
 
 // release passes the held chunks that are in order now.
-func (s *sequencer) release(ready []Chunk) ([]Chunk, *Error) {
-	if len(s.held) == 0 || s.complete { // nearly always
-		return ready, nil
+func (s *sequencer) release(ready []Chunk) (_ []Chunk, err *Error) {
+	for len(s.held) > 0 && !s.complete { // nearly never
+		c, ok := s.held[s.at]
+		if !ok {
+			break
+		}
+		delete(s.held, s.at)
+		if ready, err = s.passOne(&c, ready); err != nil {
+			return ready, err
+		}
 	}
-	c, ok := s.held[s.at]
-	if !ok {
-		return ready, nil
-	}
-	delete(s.held, s.at)
-	return s.pass(&c, ready) // as deep as the window at most
+	return ready, nil
 }
 
 // compare takes a chunk of the part that was passed on before.

@@ -117,6 +117,12 @@ func (d *delivery) call(ctx context.Context, s Sink, method string, f func() err
 	} else {
 		err = sinkcall.Do(ctx, s, method, f)
 	}
+	if err != nil {
+		err = within.Call(func() error { // the text of a nil pointer, which is an error to Go, can be the sink's panic
+			_ = err.Error()
+			return err
+		})
+	}
 	if panicked, ok := errors.AsType[*within.PanicError](err); ok {
 		d.log.log(context.Background(), slog.LevelError, "vehicle: a sink panicked",
 			slog.String("sink", sinkName(s)), slog.String("at", panicked.Site))

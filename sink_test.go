@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/sink"
 	vt "github.com/sovd-go/vehicle/vehicletest"
 )
 
@@ -421,6 +422,47 @@ func TestACommandIsNotServedTwiceAtOnce(t *testing.T) {
 		}
 		if got := len(server.Requests()); got != 3 {
 			t.Errorf("the vehicle was asked %d times, want 3", got)
+		}
+	})
+}
+
+type textless struct{ text string }
+
+func (e *textless) Error() string { return e.text }
+
+// An error that is a nil pointer, and has no text, is what the sink has done: no panic of ours, and Close does not wait for it.
+func TestAnErrorWithoutATextIsItsSinksPanic(t *testing.T) {
+	t.Parallel()
+	for name, s := range map[string]sink.Func{
+		"Begin": {OnBegin: func(context.Context, vehicle.Command) error { return (*textless)(nil) }},
+		"Write": {OnWrite: func(context.Context, []vehicle.Chunk) error { return (*textless)(nil) }},
+		"End":   {OnEnd: func(context.Context, vehicle.Result) error { return (*textless)(nil) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				client := vt.NewServer(t).Client(t)
+				_, err := client.Execute(t.Context(), command("ReadDTC"), vehicle.WithSink(s))
+				if !errors.Is(err, vehicle.ErrSink) || !strings.Contains(err.Error(), "sink.Func."+name+": panic at ") {
+					t.Errorf("got %v, want ErrSink and the panic", err)
+				}
+				if err := client.Close(); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A vehicle that is silent for too long is not a slow sink, also while one writes: a sink's time does not count.
+func TestTheIdleTimeoutIsTheVehiclesAlsoWhileASinkWrites(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Send(`0`), vt.Delay(3 * time.Second), vt.Answer(`1`)}, vt.Script{vt.Answer(`0`, `1`)}))
+		slow := sink.Func{OnWrite: func(context.Context, []vehicle.Chunk) error { time.Sleep(2 * time.Second); return nil }}
+		res, err := server.Client(t).Execute(t.Context(), command("Scripted"), vehicle.WithSink(slow), vehicle.WithIdleTimeout(time.Second))
+		if err != nil || res.Attempts != 2 || res.Chunks != 2 {
+			t.Errorf("got %d attempts, %d chunks, %v, want 2 and 2", res.Attempts, res.Chunks, err)
 		}
 	})
 }

@@ -56,6 +56,12 @@ func (s *Stream) Chunks() iter.Seq2[Chunk, error] {
 	}
 }
 
+// toEnd runs the command.
+func (s *Stream) toEnd() {
+	for range s.Chunks() { // the sinks do the work
+	}
+}
+
 // Result says how the command ended. It is nil until the loop over [Stream.Chunks] has ended. It is safe for
 // concurrent use.
 func (s *Stream) Result() *Result { return s.result.Load() }
@@ -293,6 +299,7 @@ func (r *run) takeOver() {
 
 // end stops receiving, makes the Result, and tells the sinks. It is called once.
 func (r *run) end() {
+	defer r.client.forget(r)
 	r.stop(context.Canceled)
 	if r.unfollow != nil {
 		r.unfollow()
@@ -313,7 +320,6 @@ func (r *run) end() {
 	if r.tagged {
 		r.call.observers.observe(r.ctx, CommandEnded{res}, r.sinks.log)
 	}
-	r.client.forget(r)
 }
 
 // completed is the Result of a command that completes now.
