@@ -123,6 +123,13 @@ func commandMishaps() map[string]mishap {
 				_, err := client.Execute(ctx, cmd, vehicle.WithReorderWindow(-1))
 				return err
 			}},
+		"the command is running": {want: "ErrInvalidCommand", scripts: []vt.Script{{vt.Answer(`1`)}}, opts: []vehicle.Option{vehicle.WithSink(troubled{})},
+			run: func(ctx context.Context, client *vehicle.Client, cmd vehicle.Command) (err error) {
+				for range client.Stream(ctx, cmd).Chunks() {
+					err = execute(ctx, client, cmd)
+				}
+				return err
+			}},
 		"the stream is used a second time": {want: "ErrInvalidCommand", scripts: []vt.Script{{vt.Answer(`1`)}},
 			run: func(ctx context.Context, client *vehicle.Client, cmd vehicle.Command) error {
 				stream := client.Stream(ctx, cmd)
