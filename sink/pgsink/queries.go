@@ -11,10 +11,9 @@ import (
 // what the distributed databases that speak PostgreSQL's protocol have too: no advisory locks, no temporary
 // tables, no LISTEN, no sequences. JSON travels as text: in some of pgx's modes, []byte would be sent as bytea.
 //
-// Arrays and one INSERT are the fastest way that can be repeated. BenchmarkRows, batches of 1,000 rows, two cores
-// that others used too, fsync on, compared with COPY, which cannot (it knows no ON CONFLICT): these statements 0.8,
-// with two writers 1.1 (of two COPYs); COPY to a staging table 0.7 to 0.9; an INSERT for each row in one
-// batch 0.35 to 0.45; an Exec for each row 0.03.
+// Arrays and one INSERT are the fastest way that can be repeated. Against COPY, which cannot (it knows no ON CONFLICT), docs/performance.md
+// has the figures. The other ways, by BenchmarkRows in batches of 1,000 rows, two cores that others used too, fsync on, of what COPY
+// stores: COPY to a staging table 0.7 to 0.9, an INSERT for each row in one batch 0.35 to 0.45, an Exec for each row 0.03.
 type queries struct {
 	begin, patience, lock, start, insert, claim, insertClaimed, claimed, dropClaimed, settle,
 	writeFirst, write, rewrite, writeAndEnd, revoke, end, commit,
