@@ -129,6 +129,7 @@ func (s *sequencer) pass(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 	return s.release(ready)
 }
 
+// passOne is pass without what has waited.
 func (s *sequencer) passOne(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 	if s.at < s.next {
 		if err := s.compare(c); err != nil {

@@ -14,80 +14,46 @@ import (
 	"github.com/sovd-go/vehicle/sink/pgsink"
 )
 
-// The caller of Begin leaves while its transaction is under way, which is then committed.
+// The caller of Begin leaves while its transaction is under way, which is then committed. Where the command's row is there, it takes two
+// transactions to find out and to begin; where the answer to COMMIT is lost, nobody knows whether the command has begun.
 func TestACommandThatBeganInVainIsEnded(t *testing.T) {
 	t.Parallel()
-	for _, there := range []bool{false, true} {
-		testBegunInVain(t, there)
-	}
-}
-
-// testBegunInVain is for a command whose row is there, or not. Where it is, it takes two transactions to find out and to begin.
-func testBegunInVain(t *testing.T, there bool) {
-	db := newDatabase(t, databaseURL(t))
-	p := newProxy(t, db.url)
-	db.url = p.url
-	s := db.newSink(pgsink.WithRetryFor(0))
-	cmd := newCommand()
-	if there {
-		db.submit(cmd)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	left := make(chan struct{})
-	hold := func(fromServer bool, data []byte) int {
-		if fromServer && bytes.Contains(data, committed) {
-			cancel()
-			<-left
-		}
-		return len(data)
-	}
-	p.cut.Store(&hold)
-	err := s.Begin(ctx, cmd)
-	close(left)
-	if !errors.Is(err, context.Canceled) {
-		t.Fatalf("got %v, want canceled", err)
-	}
-	if err := s.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	want := stored{Status: "failed", ErrorMessage: "canceled before the vehicle was asked", Completed: true, Audit: []string{"command_failed"}}
-	if diff := cmp.Diff(want, db.stored(cmd.ID), emptyIsNil); diff != "" {
-		t.Errorf("row there %t (-want +got):\n%s", there, diff)
-	}
-}
-
-// The same, and the answer to COMMIT is lost, so that nobody knows whether the command has begun.
-func TestACommandThatMayHaveBegunInVainIsEnded(t *testing.T) {
-	t.Parallel()
-	for name, claim := range map[string]bool{"without a claim": false, "claimed": true} {
-		t.Run(name, func(t *testing.T) {
+	for _, test := range []struct {
+		name        string
+		there, lost bool
+		opts        []pgsink.Option
+	}{
+		{name: "its row is not there", opts: []pgsink.Option{pgsink.WithRetryFor(0)}},
+		{name: "its row is there", there: true, opts: []pgsink.Option{pgsink.WithRetryFor(0)}},
+		{name: "the answer to COMMIT is lost", lost: true},
+		{name: "the answer to COMMIT is lost, and it was claimed", there: true, lost: true, opts: []pgsink.Option{pgsink.WithClaim()}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			db := newDatabase(t, databaseURL(t))
 			p := newProxy(t, db.url)
 			db.url = p.url
-			var opts []pgsink.Option
-			if claim {
-				opts = append(opts, pgsink.WithClaim())
-			}
-			s, cmd := db.newSink(opts...), newCommand()
-			if claim {
+			s, cmd := db.newSink(test.opts...), newCommand()
+			if test.there {
 				db.submit(cmd)
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			left := make(chan struct{})
 			var lost atomic.Bool
-			lose := func(fromServer bool, data []byte) int {
+			hold := func(fromServer bool, data []byte) int {
 				at := bytes.Index(data, committed)
-				if !fromServer || at < 0 || lost.Swap(true) {
+				if !fromServer || at < 0 {
 					return len(data)
 				}
 				cancel()
 				<-left
-				return at
+				if test.lost && !lost.Swap(true) {
+					return at
+				}
+				return len(data)
 			}
-			p.cut.Store(&lose)
+			p.cut.Store(&hold)
 			err := s.Begin(ctx, cmd)
 			close(left)
 			if !errors.Is(err, context.Canceled) {
