@@ -6,7 +6,6 @@ import (
 	"iter"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -311,18 +310,25 @@ func TestWaitReady(t *testing.T) {
 // The end of a completed command's stream is awaited by a goroutine of ours, and interceptors and stats handlers are called in it.
 func TestCloseFromAStatsHandler(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		closing := make(chan *vehicle.Client, 1)
-		closed := make(chan error, 1)
-		client := vt.NewServer(t).Client(t, vehicle.WithDialOptions(grpc.WithStatsHandler(atEnd{func() { closed <- (<-closing).Close() }})))
-		closing <- client
-		if _, err := client.Execute(t.Context(), command("ReadDTC")); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-closed; err != nil {
+	server := vt.NewServer(t)
+	closing, closed := make(chan *vehicle.Client, 1), make(chan error, 1)
+	handler := vehicle.WithDialOptions(grpc.WithStatsHandler(atEnd{func() { closed <- (<-closing).Close() }}))
+	client, err := vehicle.New(server.Target(), append(server.Options(), handler)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closing <- client
+	if _, err := client.Execute(t.Context(), command("ReadDTC")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-closed:
+		if err != nil {
 			t.Error(err)
 		}
-	})
+	case <-time.After(20 * time.Second):
+		t.Error("Close has not returned: it waits for who has called it")
+	}
 }
 
 // atEnd is a stats handler that is told of the end of an RPC.
