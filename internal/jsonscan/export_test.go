@@ -7,7 +7,7 @@ var (
 )
 
 // CanScanBlocks says whether this machine has the first one.
-func CanScanBlocks() bool { return canClassify }
+func CanScanBlocks() bool { return canScanBlocks }
 
 // BlocksDepth is how deep that goes.
 const BlocksDepth = blocksDepth

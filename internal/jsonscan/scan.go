@@ -13,7 +13,7 @@ const (
 	// Valid is a JSON text.
 	Valid
 	// Plain is a JSON text in which nothing is that anyone who takes JSON could refuse: no \u escape, no number with
-	// an exponent or with more than 1,000 characters, and no nesting deeper than 512.
+	// an exponent or with more than 1,000 characters behind its minus, and no nesting deeper than 512.
 	Plain
 )
 
@@ -27,7 +27,7 @@ const (
 // Scan says what text is. It takes what json.Valid takes, where that is UTF-8, and allocates nothing unless text is
 // nested more than 512 deep.
 func Scan(text []byte) Verdict {
-	if canClassify {
+	if canScanBlocks {
 		// What that cannot tell is rare: broken, or deep.
 		if v := scanBlocks(text); v != Invalid {
 			return v

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -18,50 +20,54 @@ func TestScan(t *testing.T) {
 		text string
 		want jsonscan.Verdict
 	}{
-		"an object is plain":                           {`{"code":"P0420","n":[1,-2.5,0,true,false,null],"o":{},"a":[]}`, jsonscan.Plain},
-		"space is allowed between tokens":              {" {\n\"a\" :\t[ 1 ,\r2 ] , \"b\" : \"\" } ", jsonscan.Plain},
-		"a string may be long and not ASCII":           {`"` + strings.Repeat("Größe 车 🚗 ", 20) + `"`, jsonscan.Plain},
-		"simple escapes are plain":                     {`"\"\\\/\b\f\n\r\t and more than eight bytes"`, jsonscan.Plain},
-		"a number of a thousand digits is plain":       {strings.Repeat("7", 1000), jsonscan.Plain},
-		"a longer number is valid":                     {strings.Repeat("7", 1001), jsonscan.Valid},
-		"an exponent is valid":                         {`[1e5,1E+5,1.5e-7,0e0]`, jsonscan.Valid},
-		"a NUL that is escaped is valid":               {`"WVW\u0000"`, jsonscan.Valid},
-		"a lone surrogate is valid":                    {`"\ud800"`, jsonscan.Valid},
-		"64 levels are plain":                          {nested(64), jsonscan.Plain},
-		"65 levels are plain":                          {nested(65), jsonscan.Plain},
-		"512 levels are plain":                         {nested(512), jsonscan.Plain},
-		"513 levels are valid":                         {nested(513), jsonscan.Valid},
-		"levels beyond the first ones keep their kind": {strings.Repeat(`[{"a":`, 300) + "1" + strings.Repeat("}]", 300), jsonscan.Valid},
-		"10,000 levels are valid":                      {nested(10000), jsonscan.Valid},
-		"10,001 levels are invalid":                    {nested(10001), jsonscan.Invalid},
-		"nothing is invalid":                           {``, jsonscan.Invalid},
-		"space alone is invalid":                       {` `, jsonscan.Invalid},
-		"two values are invalid":                       {`1 2`, jsonscan.Invalid},
-		"a control character in a string is invalid":   {"\"a tab\tinside\"", jsonscan.Invalid},
-		"DEL in a string is plain":                     {"\"\x7f\"", jsonscan.Plain},
-		"a string that does not end is invalid":        {`"abcdefgh`, jsonscan.Invalid},
-		"a backslash at the end is invalid":            {`"\`, jsonscan.Invalid},
-		"an unknown escape is invalid":                 {`"\x41"`, jsonscan.Invalid},
-		"an escape of three digits is invalid":         {`"\u123"`, jsonscan.Invalid},
-		"an escape that is not hexadecimal is invalid": {`"\u12g4"`, jsonscan.Invalid},
-		"broken UTF-8 in a string is invalid":          {"\"\xff\"", jsonscan.Invalid},
-		"broken UTF-8 long before the end is invalid":  {"\"\xff" + strings.Repeat("a", 1000) + "\"", jsonscan.Invalid},
-		"a surrogate in UTF-8 is invalid":              {"\"\xed\xa0\x80\"", jsonscan.Invalid},
-		"UTF-8 outside of a string is invalid":         {"é", jsonscan.Invalid},
-		"a leading zero is invalid":                    {`01`, jsonscan.Invalid},
-		"a minus alone is invalid":                     {`-`, jsonscan.Invalid},
-		"a point without digits is invalid":            {`1.`, jsonscan.Invalid},
-		"an exponent without digits is invalid":        {`1e+`, jsonscan.Invalid},
-		"a comma at an object's end is invalid":        {`{"a":1,}`, jsonscan.Invalid},
-		"a comma at an array's end is invalid":         {`[1,]`, jsonscan.Invalid},
-		"a key that is no string is invalid":           {`{1:2}`, jsonscan.Invalid},
-		"a key without a value is invalid":             {`{"a"}`, jsonscan.Invalid},
-		"a wrong bracket is invalid":                   {`[1}`, jsonscan.Invalid},
-		"a bracket that is not closed is invalid":      {`[1`, jsonscan.Invalid},
-		"a bracket too many is invalid":                {`[1]]`, jsonscan.Invalid},
-		"half a word is invalid":                       {`tru`, jsonscan.Invalid},
-		"NULs are invalid":                             {"\x00\x00\x00\x00\x00\x00", jsonscan.Invalid},
-		"NaN is invalid":                               {`NaN`, jsonscan.Invalid},
+		"an object is plain":                            {`{"code":"P0420","n":[1,-2.5,0,true,false,null],"o":{},"a":[]}`, jsonscan.Plain},
+		"space is allowed between tokens":               {" {\n\"a\" :\t[ 1 ,\r2 ] , \"b\" : \"\" } ", jsonscan.Plain},
+		"a string may be long and not ASCII":            {`"` + strings.Repeat("Größe 车 🚗 ", 20) + `"`, jsonscan.Plain},
+		"simple escapes are plain":                      {`"\"\\\/\b\f\n\r\t and more than eight bytes"`, jsonscan.Plain},
+		"a number of a thousand digits is plain":        {strings.Repeat("7", 1000), jsonscan.Plain},
+		"a minus does not count among them":             {"-" + strings.Repeat("7", 1000), jsonscan.Plain},
+		"a longer number is valid":                      {strings.Repeat("7", 1001), jsonscan.Valid},
+		"an exponent is valid":                          {`[1e5,1E+5,1.5e-7,0e0]`, jsonscan.Valid},
+		"a NUL that is escaped is valid":                {`"WVW\u0000"`, jsonscan.Valid},
+		"a lone surrogate is valid":                     {`"\ud800"`, jsonscan.Valid},
+		"61 levels are plain":                           {nested(61), jsonscan.Plain},
+		"62 levels are plain":                           {nested(62), jsonscan.Plain},
+		"65 levels are plain":                           {nested(65), jsonscan.Plain},
+		"512 levels are plain":                          {nested(512), jsonscan.Plain},
+		"513 levels are valid":                          {nested(513), jsonscan.Valid},
+		"levels beyond the first ones keep their kind":  {strings.Repeat(`[{"a":`, 300) + "1" + strings.Repeat("}]", 300), jsonscan.Valid},
+		"10,000 levels are valid":                       {nested(10000), jsonscan.Valid},
+		"10,001 levels are invalid":                     {nested(10001), jsonscan.Invalid},
+		"63 levels that are not closed are invalid":     {strings.Repeat("[", 60) + `{"a":[[]`, jsonscan.Invalid},
+		"nothing is invalid":                            {``, jsonscan.Invalid},
+		"space alone is invalid":                        {` `, jsonscan.Invalid},
+		"two values are invalid":                        {`1 2`, jsonscan.Invalid},
+		"a control character in a string is invalid":    {"\"a tab\tinside\"", jsonscan.Invalid},
+		"DEL in a string is plain":                      {"\"\x7f\"", jsonscan.Plain},
+		"a string that does not end is invalid":         {`"abcdefgh`, jsonscan.Invalid},
+		"a backslash at the end is invalid":             {`"\`, jsonscan.Invalid},
+		"an unknown escape is invalid":                  {`"\x41"`, jsonscan.Invalid},
+		"an escape of three digits is invalid":          {`"\u123"`, jsonscan.Invalid},
+		"an escape that is not hexadecimal is invalid":  {`"\u12g4"`, jsonscan.Invalid},
+		"broken UTF-8 in a string is invalid":           {"\"\xff\"", jsonscan.Invalid},
+		"broken UTF-8 long before the end is invalid":   {"\"\xff" + strings.Repeat("a", 1000) + "\"", jsonscan.Invalid},
+		"a surrogate in UTF-8 is invalid":               {"\"\xed\xa0\x80\"", jsonscan.Invalid},
+		"UTF-8 outside of a string is invalid":          {"é", jsonscan.Invalid},
+		"a leading zero is invalid":                     {`01`, jsonscan.Invalid},
+		"a minus alone is invalid":                      {`-`, jsonscan.Invalid},
+		"a point without digits is invalid":             {`1.`, jsonscan.Invalid},
+		"an exponent without digits is invalid":         {`1e+`, jsonscan.Invalid},
+		"a comma at an object's end is invalid":         {`{"a":1,}`, jsonscan.Invalid},
+		"a comma at an array's end is invalid":          {`[1,]`, jsonscan.Invalid},
+		"a key that is no string is invalid":            {`{1:2}`, jsonscan.Invalid},
+		"a key without a value is invalid":              {`{"a"}`, jsonscan.Invalid},
+		"a wrong bracket is invalid":                    {`[1}`, jsonscan.Invalid},
+		"a bracket that is not closed is invalid":       {`[1`, jsonscan.Invalid},
+		"a bracket too many is invalid":                 {`[1]]`, jsonscan.Invalid},
+		"one too many, and one not closed, are invalid": {"1]" + strings.Repeat(" ", 62) + `,"a":[1`, jsonscan.Invalid},
+		"half a word is invalid":                        {`tru`, jsonscan.Invalid},
+		"NULs are invalid":                              {"\x00\x00\x00\x00\x00\x00", jsonscan.Invalid},
+		"NaN is invalid":                                {`NaN`, jsonscan.Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -137,6 +143,87 @@ func TestScanSeesEachChange(t *testing.T) {
 		}
 		agrees(t, []byte(text[:at]+text[at+1:]))
 		agrees(t, []byte(text[:at]))
+	}
+}
+
+// Texts of all that JSON has, whole and with a character or two changed. The seeds are the same each time.
+func TestScanOfTextsMadeByChance(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(5_000) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		text := appendValue(nil, random, 5)
+		agrees(t, text)
+		for range 4 {
+			changed := bytes.Clone(text)
+			for range 1 + random.IntN(2) {
+				const characters = "{}[]:,\"\\ \n0-.eu9tfn\x00\xc3"
+				at, c := random.IntN(len(changed)), characters[random.IntN(len(characters))]
+				switch random.IntN(3) {
+				case 0:
+					changed[at] = c
+				case 1:
+					changed = slices.Insert(changed, at, c)
+				default:
+					changed = append(slices.Delete(changed, at, at+1), ' ')
+				}
+			}
+			agrees(t, changed)
+		}
+	}
+}
+
+// appendValue appends a JSON text by chance, of at most so many levels.
+func appendValue(text []byte, random *rand.Rand, levels int) []byte {
+	space := func() {
+		if random.IntN(8) == 0 {
+			text = append(text, []string{" ", "\n\t", strings.Repeat(" ", random.IntN(70))}[random.IntN(3)]...)
+		}
+	}
+	list := func(member func()) {
+		for n := random.IntN(6); n > 0; n-- {
+			space()
+			member()
+			space()
+			if n > 1 {
+				text = append(text, ',')
+			}
+		}
+		space()
+	}
+	value := func() { text = appendValue(text, random, levels-1) }
+	str := func() {
+		text = append(text, '"')
+		for range random.IntN(4) {
+			text = append(text, []string{
+				"km/h", "", `\"`, `\\`, `\n`, `\u00e4`, "{}[]:,", "ä車", "true", "-12.5", strings.Repeat("a", random.IntN(140)), strings.Repeat(`\\`, random.IntN(70)),
+			}[random.IntN(12)]...)
+		}
+		text = append(text, '"')
+	}
+	kind := random.IntN(8)
+	switch {
+	case kind < 3 && levels > 0:
+		text = append(text, '{')
+		list(func() {
+			str()
+			space()
+			text = append(text, ':')
+			space()
+			value()
+		})
+		return append(text, '}')
+	case kind < 4 && levels > 0:
+		text = append(text, '[')
+		list(value)
+		return append(text, ']')
+	case kind < 6:
+		return append(text, []string{
+			"0", "-0", "7", "-12", "48037", "0.5", "-91.75", "800.25", "1e5", "-2.5E-7", "10.0e+3", "true", "false", "null",
+			strings.Repeat("9", 1+random.IntN(100)), "0." + strings.Repeat("0", 1+random.IntN(100)),
+		}[random.IntN(16)]...)
+	default:
+		str()
+		return text
 	}
 }
 

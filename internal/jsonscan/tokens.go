@@ -219,7 +219,6 @@ func scalarEnd(text []byte, i int, plain *bool) int {
 
 // numberEnd returns where the number ends that begins at text[i]; negative: it is none.
 func numberEnd(text []byte, i int, plain *bool) int {
-	start := i
 	if text[i] == '-' {
 		i++
 	}
@@ -244,7 +243,7 @@ func numberEnd(text []byte, i int, plain *bool) int {
 			return -1
 		}
 	}
-	if i-start > plainNumber {
+	if i-first > plainNumber {
 		*plain = false
 	}
 	return i
