@@ -116,6 +116,72 @@ func TestARowThatIsBeingInsertedDelaysItsOwnCommandAlone(t *testing.T) {
 	}
 }
 
+// The application holds a vehicle's row, which foreign keys of commands and of the audit trail refer to.
+func TestALockedVehicleDelaysItsOwnCommandsAlone(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		finish func(ctx context.Context, s *pgsink.Sink, cmd vehicle.Command) error
+	}{
+		{"an end", func(ctx context.Context, s *pgsink.Sink, cmd vehicle.Command) error {
+			return s.End(ctx, completed(cmd, 0))
+		}},
+		{"a whole answer", func(ctx context.Context, s *pgsink.Sink, cmd vehicle.Command) error {
+			res := completed(cmd, 1)
+			ctx, _ = tell(ctx, s, &res)
+			return s.Write(ctx, chunksOf(cmd, 0, "1"))
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := newAppDatabase(t, databaseURL(t))
+			s := db.newSink(pgsink.WithWriters(1))
+			held, neighbours := db.admitted(), make([]vehicle.Command, 5)
+			for i := range neighbours {
+				neighbours[i] = db.admitted()
+			}
+			for _, cmd := range append(neighbours, held) {
+				if err := s.Begin(t.Context(), cmd); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tx, err := db.pool.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }() // the pool waits for it
+			if _, err := tx.Exec(t.Context(), db.sql(`SELECT 1 FROM {vehicles} WHERE vehicle_id = $1::uuid FOR UPDATE`), held.VehicleID.String()); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() { done <- test.finish(t.Context(), s, held) }()
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for !query[bool](db, `SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE $1::int = ANY(pg_blocking_pids(pid)))`, tx.Conn().PgConn().PID()) {
+				<-tick.C
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // as a client gives End
+			defer cancel()
+			for _, cmd := range neighbours {
+				if err := test.finish(ctx, s, cmd); err != nil {
+					t.Fatalf("a neighbour: %v", err)
+				}
+			}
+			select {
+			case err := <-done:
+				t.Errorf("got %v while the vehicle was locked", err)
+			default:
+			}
+			if err := tx.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // Several processes run the same commands at once, in groups that overlap: none deadlocks, and no answer is a mix.
 func TestOverlappingGroupsDoNotDeadlock(t *testing.T) {
 	t.Parallel()

@@ -29,14 +29,15 @@ func newQueries(schema string) queries {
 		commit: `commit`,
 
 		// Where commands are inserted, the application may be inserting the same, and not commit for a while.
-		patience: `SELECT set_config('lock_timeout', '250ms', true)`,
+		patience: patience,
 
 		// The rows of all commands in the transaction are locked first and in order. So transactions do not
 		// deadlock, and each statement after this one sees all that earlier transactions did to these commands.
-		// NOWAIT: a row that somebody else has locked must delay its own command alone.
+		// NOWAIT: a row that somebody else has locked must delay its own command alone. So must a vehicle's or a user's, which
+		// the foreign keys of what follows may wait for.
 		lock: r.Replace(`
 SELECT 1 FROM unnest($1::uuid[]) {as} (command_id, n) JOIN {commands} c ON c.command_id = g.command_id
-WHERE {few} ORDER BY c.command_id FOR NO KEY UPDATE OF c NOWAIT`),
+WHERE {few} AND {patient} ORDER BY c.command_id FOR NO KEY UPDATE OF c NOWAIT`),
 
 		start: r.Replace(`
 WITH dropped AS (
@@ -97,7 +98,7 @@ WHERE {few} AND c.command_id = g.command_id AND c.error_message = g.token`),
 WITH locked AS (
   SELECT g.* FROM unnest($7::uuid[], $8::timestamptz[], $9::uuid[], $10::text[]) {as} (command_id, completed_at, log_id, details, n)
   JOIN {commands} c ON c.command_id = g.command_id
-  WHERE {few} ORDER BY c.command_id FOR NO KEY UPDATE OF c NOWAIT),
+  WHERE {few} AND {patient} ORDER BY c.command_id FOR NO KEY UPDATE OF c NOWAIT),
 written AS (` + write + `),
 ended AS (
   UPDATE {commands} c SET status = 'completed', error_message = NULL, completed_at = g.completed_at
@@ -194,6 +195,12 @@ const mine = `coalesce(
 // for the arguments at hand. (Where the rows of g are tested one by one, OFFSET 0 has it count them first.)
 const few = `g.n BETWEEN 1 AND 1000000`
 
+// patience bounds each wait for a lock of the transaction: all of the writer's commands wait with it.
+const patience = `SELECT set_config('lock_timeout', '50ms', true)`
+
+// patient is always true, and is patience within a statement. PostgreSQL evaluates it once, before the first row.
+const patient = `(` + patience + `) IS NOT NULL`
+
 // tableNames replaces {table} by the table's quoted name.
 func tableNames(schema string) *strings.Replacer {
 	name := func(table string) string {
@@ -204,7 +211,7 @@ func tableNames(schema string) *strings.Replacer {
 	}
 	commands, responses, audit := name("commands"), name("responses"), name("audit_logs")
 	return strings.NewReplacer(
-		"{as}", "WITH ORDINALITY AS g", "{few}", few,
+		"{as}", "WITH ORDINALITY AS g", "{few}", few, "{patient}", patient,
 		"{mine}", strings.ReplaceAll(mine, "{responses}", responses),
 		"{commands}", commands, "{responses}", responses, "{audit_logs}", audit,
 	)

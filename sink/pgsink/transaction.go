@@ -117,10 +117,8 @@ func newTransaction(q *queries, ops []*op) *transaction {
 	}
 	t.there = slices.ContainsFunc(t.begins, func(o *op) bool { return o.begin.there })
 	t.batch.Queue(q.begin)
-	if len(t.begins) > 0 {
+	if !t.there && len(t.begins) > 0 {
 		t.batch.Queue(q.patience)
-	}
-	if !t.there {
 		t.queueInserts()
 	}
 	if locked := t.toLock(ops); len(locked) > 0 {
@@ -180,8 +178,7 @@ func times(ops []*op, f func(*op) time.Time) array[pgtype.Timestamptz] {
 // queueInserts begins commands whose rows are not there, and so are in nobody's way: what another run has stored of one
 // hangs on its row.
 func (t *transaction) queueInserts() {
-	if len(t.begins) > 0 {
-		ops := t.begins
+	if ops := t.begins; len(ops) > 0 {
 		t.batch.Queue(t.queries.insert,
 			column(ops, command),
 			column(ops, func(o *op) pgtype.UUID { return toNullUUID(o.begin.cmd.UserID) }),
