@@ -72,47 +72,67 @@ func TestALockedRowDelaysItsOwnCommandAlone(t *testing.T) {
 	}
 }
 
-// The application inserts a command, runs it, and has not committed yet.
-func TestARowThatIsBeingInsertedDelaysItsOwnCommandAlone(t *testing.T) {
+// The application inserts commands, runs them, and has not committed yet.
+func TestRowsThatAreBeingInsertedDelayTheirOwnCommandsAlone(t *testing.T) {
 	t.Parallel()
-	db := newAppDatabase(t, databaseURL(t))
-	s := db.newSink(pgsink.WithWriters(1))
-	cmd := db.admitted()
-	tx, err := db.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = tx.Exec(t.Context(), db.sql(`INSERT INTO {commands} (command_id, user_id, vehicle_id, command_name) VALUES ($1::uuid, $2::uuid, $3::uuid, 'from the application')`),
-		cmd.ID.String(), cmd.UserID.String(), cmd.VehicleID.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- execute(context.WithoutCancel(t.Context()), s, cmd, chunksOf(cmd, 0, "1")) }()
-	var wg sync.WaitGroup
-	for range 20 {
-		neighbour := db.admitted()
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
-			if err := execute(ctx, s, neighbour, chunksOf(neighbour, 0, "1", "2")); err != nil {
-				t.Errorf("a neighbour: %v", err)
+	for _, test := range []struct {
+		name string
+		rows int
+	}{
+		{"a row", 1},
+		{"so many that one of them can always be tried again", 24},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := newAppDatabase(t, databaseURL(t))
+			s := db.newSink(pgsink.WithWriters(1))
+			tx, err := db.pool.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }() // the pool waits for it
+			held, done := make([]vehicle.Command, test.rows), make(chan error, test.rows)
+			for i := range held {
+				held[i] = db.admitted()
+				_, err = tx.Exec(t.Context(), db.sql(`INSERT INTO {commands} (command_id, user_id, vehicle_id, command_name) VALUES ($1::uuid, $2::uuid, $3::uuid, 'from the application')`),
+					held[i].ID.String(), held[i].UserID.String(), held[i].VehicleID.String())
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, cmd := range held {
+				go func() { done <- execute(context.WithoutCancel(t.Context()), s, cmd, chunksOf(cmd, 0, "1")) }()
+			}
+			var wg sync.WaitGroup
+			for range 20 {
+				neighbour := db.admitted()
+				wg.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+					defer cancel()
+					if err := execute(ctx, s, neighbour, chunksOf(neighbour, 0, "1", "2")); err != nil {
+						t.Errorf("a neighbour: %v", err)
+					}
+				})
+			}
+			wg.Wait()
+			if err := tx.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for range held {
+				if err := <-done; err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := stored{Status: "completed", Completed: true, Chunks: []string{"1"}, Audit: []string{"command_completed"}}
+			for _, cmd := range held {
+				if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+				if got := query[string](db, `SELECT command_name FROM {commands} WHERE command_id = $1::uuid`, cmd.ID.String()); got != "from the application" {
+					t.Errorf("command_name: got %q, want the application's row", got)
+				}
 			}
 		})
-	}
-	wg.Wait()
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	want := stored{Status: "completed", Completed: true, Chunks: []string{"1"}, Audit: []string{"command_completed"}}
-	if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	if got := query[string](db, `SELECT command_name FROM {commands} WHERE command_id = $1::uuid`, cmd.ID.String()); got != "from the application" {
-		t.Errorf("command_name: got %q, want the application's row", got)
 	}
 }
 

@@ -28,6 +28,7 @@ type writer struct {
 	failures int       // in a row
 	paused   time.Time // until when: the server is down
 	limit    int       // how many operations may share a transaction; 0 means no limit
+	yielding bool      // an operation was tried that had got stuck: it is the turn of those that have not
 }
 
 // Limits in time.
@@ -83,7 +84,10 @@ func (w *writer) serve() {
 		group, wait, more := w.take(idle)
 		switch {
 		case len(group) > 0:
+			w.yielding = group[0].tries > 0
 			w.putBack(w.try(group))
+		case more && w.yielding: // to nobody
+			w.yielding = false
 		case more:
 			idle = w.rest(wait)
 		default:
@@ -122,7 +126,7 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 			o.finish(retriedFor(s.config.retryFor, o.last))
 			continue
 		}
-		ready := !paused && !busy[o.command] && len(group) < limit && !now.Before(o.notBefore) &&
+		ready := !paused && !busy[o.command] && len(group) < limit && !now.Before(o.notBefore) && (o.tries == 0 || !w.yielding) &&
 			(len(group) == 0 || o.tries == 0 && (o.rows == nil || rows+len(o.rows.all) <= maxRows && bytes+o.rows.bytes <= maxBytes))
 		if o.settle == "" { // who removes a claim's token is in nobody's way
 			busy[o.command] = true
