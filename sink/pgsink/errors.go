@@ -124,7 +124,7 @@ type verdict int
 const (
 	// blame: one of the operations is at fault. Which, is found by dividing them.
 	blame verdict = iota
-	// stuck: another transaction has locked a row, or a statement took too long. Which of the operations is
+	// stuck: another transaction has locked a row or keeps one out, or a statement took too long. Which of the operations is
 	// concerned is found by dividing, and it is tried again alone.
 	stuck
 	// contended: the same again may succeed at once.
@@ -143,6 +143,8 @@ func judge(err error, alive bool) verdict {
 		return hopeless
 	case errors.As(err, new(*within.PanicError)):
 		return hopeless
+	case errors.Is(err, errRaced):
+		return stuck
 	case !errors.As(err, &pg):
 		if alive {
 			return blame

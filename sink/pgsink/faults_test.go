@@ -145,6 +145,55 @@ func TestOneBadCommandAmongFiftyFailsAlone(t *testing.T) {
 	}
 }
 
+// The tables let a command neither be inserted nor be started, for a while.
+func TestACommandThatCannotBeginHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, forbid, allow string }{
+		{
+			"because of another key", `CREATE UNIQUE INDEX one ON {commands} (command_name) WHERE status = 'in_progress' AND command_name = 'taken'`,
+			`DROP INDEX {schema}.one`,
+		},
+		{
+			"because of a trigger", `CREATE FUNCTION {schema}.skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+				CREATE TRIGGER skip BEFORE INSERT ON {commands} FOR EACH ROW WHEN (NEW.command_name = 'taken') EXECUTE FUNCTION {schema}.skip()`,
+			`DROP TRIGGER skip ON {commands}`,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := newAppDatabase(t, databaseURL(t))
+			schema := pgx.Identifier{db.schema}.Sanitize()
+			first, second := db.admitted(), db.admitted()
+			first.Name, second.Name = "taken", "taken"
+			db.submit(first)
+			db.exec(strings.ReplaceAll(test.forbid, "{schema}", schema))
+			s := db.newSink(pgsink.WithWriters(1))
+			if err := s.Begin(t.Context(), first); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() { done <- s.Begin(context.WithoutCancel(t.Context()), second) }()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			for range 10 {
+				neighbour := db.admitted()
+				if err := execute(ctx, s, neighbour, chunksOf(neighbour, 0, "1")); err != nil {
+					t.Errorf("a neighbour: %v", err)
+				}
+			}
+			select {
+			case err := <-done:
+				t.Errorf("got %v while it could not begin", err)
+			default:
+			}
+			db.exec(strings.ReplaceAll(test.allow, "{schema}", schema))
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // holdUp locks the table of commands for a moment, so that what is begun meanwhile gathers in the sink.
 func (db *database) holdUp(t *testing.T) (release func()) {
 	t.Helper()

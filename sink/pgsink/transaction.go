@@ -324,8 +324,9 @@ func marks(ops []*op, f func(*op) mark) (ids array[pgtype.UUID], at array[pgtype
 		stored
 }
 
-// errRaced is a row of commands that was inserted while the transaction ran. What comes next will see it.
-var errRaced = &pgconn.PgError{Code: codeSerialization, Message: "the command's row appeared while it was being inserted"}
+// errRaced is a row of commands that could be neither inserted nor updated. If it appeared while the transaction ran, what comes next
+// will see it. A trigger or another key of the table's may be in its way for longer.
+var errRaced = &pgconn.PgError{Code: codeSerialization, Message: "the command's row could be neither inserted nor updated"}
 
 // errThere is for a command that may have been there when it was to be inserted. It has to begin the long way.
 var errThere = errors.New("pgsink: the command's row is there")
