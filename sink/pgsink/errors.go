@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -65,6 +66,9 @@ func describe(err error) string {
 
 func describePg(pg *pgconn.PgError) string {
 	text := "PostgreSQL error " + pg.Code
+	if strings.Contains(pg.Where, "PL/") {
+		return text + " in a function of the database" // which may choose any code, and quote what it likes
+	}
 	if quotesNoValues(pg.Code) {
 		text += ": " + pg.Message
 	}
@@ -84,7 +88,7 @@ func describePg(pg *pgconn.PgError) string {
 var missingKey = regexp.MustCompile(`^[^()]*\([a-z_]+\)=\([0-9a-f-]{36}\)[^()]*$`)
 
 // quotesNoValues says whether the message of an error, as opposed to its detail, is free of row data.
-// Those of the classes left out can quote their input: 22 (data exception), P0 (raised by a trigger).
+// Those of the classes left out can quote their input, above all 22 (data exception).
 func quotesNoValues(code string) bool {
 	switch code {
 	case "22001", "22021", "22P05":

@@ -410,3 +410,31 @@ func TestAValueThatIsOutOfRangeIsNotShown(t *testing.T) {
 		t.Errorf("got %v, want 22003 without the value", err)
 	}
 }
+
+// A trigger may quote rows under codes whose messages are otherwise free of them.
+func TestWhatATriggerSaysIsNotShown(t *testing.T) {
+	t.Parallel()
+	db := newAppDatabase(t, databaseURL(t))
+	fn := pgx.Identifier{db.schema, "refuse"}.Sanitize()
+	db.exec(`CREATE FUNCTION ` + fn + `() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		RAISE '%', NEW.response_payload USING ERRCODE = NEW.response_payload->>'code',
+			DETAIL = 'secret of (command_id)=(' || NEW.command_id || ')'; END $$;
+		CREATE TRIGGER refuse BEFORE INSERT ON {responses} FOR EACH ROW EXECUTE FUNCTION ` + fn + `()`)
+	s := db.newSink()
+	for name, code := range map[string]string{
+		"a constraint's":        "23514",
+		"a foreign key's":       "23503",
+		"a missing privilege's": "42501",
+		"a wrong state's":       "55000",
+		"its own":               "P0001",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := db.admitted()
+			err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, `{"code": "`+code+`", "vin": "secret"}`))
+			if err == nil || !strings.HasSuffix(err.Error(), "PostgreSQL error "+code+" in a function of the database") {
+				t.Errorf("got %v, want the code alone", err)
+			}
+		})
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sovd-go/vehicle/sink/pgsink"
 )
@@ -32,7 +33,12 @@ func TestErrorTexts(t *testing.T) {
 	if err := closed.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
+	guarded := newAppDatabase(t, databaseURL(t))
+	fn := pgx.Identifier{guarded.schema, "refuse"}.Sanitize()
+	guarded.exec(`CREATE FUNCTION ` + fn + `() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;
+		CREATE TRIGGER refuse BEFORE INSERT ON {commands} FOR EACH ROW EXECUTE FUNCTION ` + fn + `()`)
 	texts := map[string]error{
+		"a trigger refuses the command":    guarded.newSink().Begin(ctx, guarded.admitted()),
 		"there are no tables":              empty.newSink().Begin(ctx, newCommand()),
 		"the vehicle is not known":         store.Begin(ctx, newCommand()),
 		"the command is running here":      store.Begin(ctx, running),
