@@ -70,6 +70,86 @@ func TestACommandThatBeganInVainIsEnded(t *testing.T) {
 	}
 }
 
+// A command's next Begin comes while one that was left is being committed, and does not begin it.
+func TestACommandThatBeganInVainIsEndedWhateverItsNextBeginDoes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		opts   []pgsink.Option
+		begun  int32 // after so many transactions
+		locked bool  // the command's row is, until the next Begin is left too
+		want   error
+	}{
+		{"it is left too", []pgsink.Option{pgsink.WithWriters(1)}, 2, true, context.Canceled},
+		{"it does not get the claim", []pgsink.Option{pgsink.WithClaim()}, 1, false, pgsink.ErrClaimed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			p := newProxy(t, db.url)
+			db.url = p.url
+			s, cmd := db.newSink(test.opts...), newCommand()
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
+			nextCtx, leaveNext := context.WithCancel(t.Context())
+			defer leaveNext()
+			next := &waitedFor{Context: nextCtx, waited: make(chan struct{})}
+			db.submit(cmd)
+			var commits atomic.Int32
+			hold := func(fromServer bool, data []byte) int {
+				switch {
+				case fromServer && bytes.Contains(data, committed) && commits.Add(1) == test.begun:
+					leave()
+					<-next.waited
+				case fromServer && bytes.Contains(data, []byte("55P03")): // the row is locked
+					leaveNext()
+				}
+				return len(data)
+			}
+			p.cut.Store(&hold)
+			if err := s.Begin(ctx, cmd); !errors.Is(err, context.Canceled) {
+				t.Fatalf("got %v, want canceled", err)
+			}
+			tx, err := db.pool.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }() // the pool waits for it
+			if test.locked {
+				if _, err := tx.Exec(t.Context(), db.sql(`SELECT 1 FROM {commands} WHERE command_id = $1::uuid FOR UPDATE`), cmd.ID.String()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := s.Begin(next, cmd); !errors.Is(err, test.want) {
+				t.Errorf("the next Begin: got %v, want %v", err, test.want)
+			}
+			if err := tx.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			want := stored{Status: "failed", ErrorMessage: "canceled before the vehicle was asked", Completed: true, Audit: []string{"command_failed"}}
+			if diff := cmp.Diff(want, db.stored(cmd.ID), emptyIsNil); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// waitedFor is a context that tells when a call begins to wait for its end.
+type waitedFor struct {
+	context.Context
+
+	once   sync.Once
+	waited chan struct{}
+}
+
+func (c *waitedFor) Done() <-chan struct{} {
+	c.once.Do(func() { close(c.waited) })
+	return c.Context.Done()
+}
+
 // Many leave in the moment in which their transaction is committed: each has begun, and is ended, or has not.
 func TestCommandsThatAreLeftAtTheCommitAreEnded(t *testing.T) {
 	t.Parallel()

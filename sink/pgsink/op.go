@@ -56,7 +56,6 @@ type beginning struct {
 	token  string // of the claim; "" without one
 	there  bool   // the row may be there, and other runs' chunks
 	again  bool   // it may have begun, and is done again so as to be sure
-	run    *run   // that it begins
 }
 
 // maxName is how many characters commands.command_name holds.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -73,7 +74,6 @@ func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 	}
 	o.begin.there = s.config.claim || s.there.Load()
 	r := &run{mark: unmarked(cmd.ID)}
-	o.begin.run = r
 	if err := s.register(cmd.ID, r); err != nil {
 		return err
 	}
@@ -245,18 +245,14 @@ func (s *Sink) abandon(o *op) error {
 	}
 }
 
-// begunInVain is called when a Begin is committed whose caller had gone. Nobody will call End, so
-// the command ends here, unless another run of it has been started since.
-func (s *Sink) begunInVain(o *op) {
+// endInVain ends a command whose Begin was committed when its caller had gone: nobody will call End. It is to come before
+// whatever waits in the queue, such as the command's next Begin.
+func (s *Sink) endInVain(o *op) *op {
 	res := vehicle.Result{Command: o.begin.cmd, Status: vehicle.StatusFailed, Err: errGone}
 	end := newEnd(res, unmarked(o.command))
-	ctx, cancel := context.WithTimeout(s.ctx, attemptTime)
-	end.ctx, end.cancel = ctx, cancel
-	if r := s.runs[o.command]; r != nil && r != o.begin.run { // whose caller may be about to unregister it
-		cancel()
-		return
-	}
-	s.enqueue(end)
+	end.ctx, end.cancel = context.WithTimeout(s.ctx, attemptTime)
+	end.until = time.Now().Add(s.config.retryFor)
+	return end
 }
 
 var errGone = errors.New("canceled before the vehicle was asked")

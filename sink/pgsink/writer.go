@@ -243,15 +243,15 @@ func pause(n int) time.Duration {
 }
 
 // finish tells the callers what came of a transaction that was committed; no outcomes means that all went well. It
-// returns the operations that have to be done in another way.
-func (s *Sink) finish(ops []*op, outcomes map[*op]error) (again []*op) {
+// returns what has to be done next: operations in another way, and the ends of commands that began in vain.
+func (s *Sink) finish(ops []*op, outcomes map[*op]error) (next []*op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range ops {
 		err := outcomes[o]
 		if err == errThere { //nolint:errorlint // it is never wrapped
 			o.begin.there, o.begin.again = true, true
-			again = append(again, o)
+			next = append(next, o)
 			continue
 		}
 		if o.begin != nil && err == nil {
@@ -259,12 +259,12 @@ func (s *Sink) finish(ops []*op, outcomes map[*op]error) (again []*op) {
 				s.settleClaim(o)
 			}
 			if o.abandoned {
-				s.begunInVain(o)
+				next = append(next, s.endInVain(o))
 			}
 		}
 		o.finish(err)
 	}
-	return again
+	return next
 }
 
 // settleClaim has the token of a claim removed from the command's row.
