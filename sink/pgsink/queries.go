@@ -164,7 +164,7 @@ ON CONFLICT DO NOTHING`),
 }
 
 // stale is true for the commands c in progress that have shown no sign of life for $1 microseconds.
-const stale = `c.status = 'in_progress' AND c.submitted_at < now() - $1::bigint * interval '1 microsecond'
+const stale = `c.status = 'in_progress' AND (c.submitted_at IS NULL OR c.submitted_at < now() - $1::bigint * interval '1 microsecond')
   AND NOT EXISTS (SELECT 1 FROM {responses} r WHERE r.command_id = c.command_id
     AND r.received_at >= now() - $1::bigint * interval '1 microsecond')`
 

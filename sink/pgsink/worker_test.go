@@ -159,15 +159,17 @@ func TestRecoverEndsWhatACrashedProcessLeft(t *testing.T) {
 	lately := begin(crashed, time.Hour, time.Minute)
 	young := begin(crashed, time.Minute, 0)
 	ours := begin(s, time.Hour, 0)
+	undated := begin(crashed, time.Hour, 0) // the application's column takes NULL
+	db.exec(`UPDATE {commands} SET submitted_at = NULL WHERE command_id = $1::uuid`, undated.String())
 	pending := newCommand()
 	db.submit(pending)
 	db.exec(`UPDATE {commands} SET submitted_at = now() - interval '1 day' WHERE status = 'pending'`)
-	for i, want := range []int64{2, 0} {
+	for i, want := range []int64{3, 0} {
 		if got, err := s.Recover(t.Context(), 30*time.Minute); err != nil || got != want {
 			t.Errorf("call %d: got %d, %v, want %d", i+1, got, err, want)
 		}
 	}
-	for _, id := range []uuid.UUID{silent, answered} {
+	for _, id := range []uuid.UUID{silent, answered, undated} {
 		got := db.stored(id)
 		if got.Status != "failed" || !strings.Contains(got.ErrorMessage, "interrupted") || !got.Completed || !cmp.Equal(got.Audit, []string{"command_failed"}) {
 			t.Errorf("got %+v", got)
