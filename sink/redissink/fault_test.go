@@ -203,6 +203,28 @@ func TestFollowSurvivesItsConnections(t *testing.T) {
 	wantEvents(t, append(got, rest...), err, events(cmd, chunks))
 }
 
+func TestTheTimeThatALoopTakesIsNoTimeWithoutRedis(t *testing.T) {
+	t.Parallel()
+	const patience = 500 * time.Millisecond
+	p, url := newProxy(t, sharedURL, "xrange")
+	rdb := connect(t, url, func(o *redis.Options) { o.MaxRetries = -1 })
+	cmd := newCommand()
+	chunks := answer(cmd, 8)
+	play(t, newSink(t, connect(t, sharedURL), streams()), cmd, chunks)
+	var got []redissink.Event
+	for e, err := range redissink.FollowEvery(t.Context(), rdb, cmd.ID, 15*time.Second, patience) {
+		must(t, err)
+		if got = append(got, e); len(got) == 3 { // the last of the first page: Redis is read again when the loop goes on
+			time.Sleep(patience)
+			p.losing.Store(1)
+		}
+	}
+	if p.losing.Load() > 0 {
+		t.Error("the proxy has lost nothing")
+	}
+	wantEvents(t, got, nil, events(cmd, chunks))
+}
+
 func TestFollowWithoutAStreamEndsWithItsConnection(t *testing.T) {
 	t.Parallel()
 	server := private(t)

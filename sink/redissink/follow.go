@@ -347,5 +347,6 @@ func (f *follower) give(e Event) error {
 	if !f.yield(e, nil) || e.terminal() {
 		return errDone
 	}
+	f.reached = time.Now() // the time that the loop took is its own
 	return nil
 }
