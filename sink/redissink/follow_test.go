@@ -335,6 +335,47 @@ func TestFollowOfACommandThatIsRunAgain(t *testing.T) {
 	})
 }
 
+// The caller of Begin leaves while the stream is being reset: nobody will call End.
+func TestFollowOfACommandThatBeganInVainEnds(t *testing.T) {
+	t.Parallel()
+	direct, rdb, cmd := connect(t, sharedURL), connect(t, sharedURL), newCommand()
+	play(t, newSink(t, direct, streams()), cmd, answer(cmd, 2)) // an earlier run, which is replaced
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	left := make(chan struct{})
+	rdb.AddHook(after(func() {
+		cancel()
+		<-left
+	}))
+	s := redissink.New(rdb, streams())
+	err := s.Begin(ctx, cmd)
+	close(left)
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want canceled", err)
+	}
+	must(t, s.Close(t.Context()))
+	ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	got, err := collect(redissink.Follow(ctx, direct, cmd.ID))
+	must(t, err)
+	if len(got) != 1 || got[0].Event != "error" || got[0].CommandID != cmd.ID {
+		t.Errorf("got %+v, want an error event", got)
+	}
+}
+
+// after is a hook that runs when a pipeline has come back.
+type after func()
+
+func (after) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (after) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (a after) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		a()
+		return err
+	}
+}
+
 func TestFollowIsReleased(t *testing.T) {
 	t.Parallel()
 	rdb := connect(t, sharedURL)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,28 +38,21 @@ type request struct {
 	state atomic.Int32
 	err   error         // of the pipeline, where no command has one
 	done  chan struct{} // closed when the commands have their results
+
+	inVain func() *request // what is to follow, if anything, where the caller has left before they have; may be nil
 }
 
-// The states of a request. Whoever moves it on from waiting decides: a pipeline that takes it, or a
+// The states of a request. Whoever moves it on decides: a pipeline that takes it and comes back, or a
 // caller that no longer waits.
 const (
 	waiting int32 = iota
 	taken
+	finished
 	abandoned
 )
 
 func newRequest(bytes int, cmds []redis.Cmder) *request {
 	return &request{cmds: cmds, bytes: bytes, done: make(chan struct{})}
-}
-
-// wait returns when the request is done, or with ctx's error.
-func (r *request) wait(ctx context.Context) error {
-	select {
-	case <-r.done:
-		return r.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // groups makes groups of requests. Its goroutines live while there is something to send, and a moment
@@ -152,9 +146,23 @@ func (g *groups) work(node *redis.Client, l *lane) {
 			if firstError(r.cmds) == nil {
 				r.err = err
 			}
+			if !r.state.CompareAndSwap(taken, finished) && r.inVain != nil {
+				g.prepend(l, r.inVain())
+			}
 			close(r.done)
 		}
 	}
+}
+
+// prepend has a request sent with the next group, also when the groups are closed: who calls it is a worker of the lane, and looks for
+// more before it ends.
+func (g *groups) prepend(l *lane, r *request) {
+	if r == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l.waiting = slices.Insert(l.waiting, 0, r)
 }
 
 // limit is context.WithTimeout for the many times that the time does not run out: it makes another

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sovd-go/vehicle"
 )
 
 // job is what one call of the sink, or a part of it, has Redis do. It can be done again where it is not
@@ -167,6 +169,16 @@ func (b *beginning) finish(cmds []redis.Cmder) error {
 		return errAgain
 	}
 	return err
+}
+
+// inVain ends a run that has begun, by cmds, when the caller of Begin had left: nobody will call End, and followers would wait for it.
+func (b *beginning) inVain(cmds []redis.Cmder, c config) *request {
+	if b.finish(cmds) != nil {
+		return nil
+	}
+	end := &batch{run: b.run, config: c}
+	end.add(endEntry, endEvent(vehicle.Result{Command: vehicle.Command{ID: b.run.id}, Status: vehicle.StatusFailed}))
+	return newRequest((&appending{batch: end, withText: true}).commands(context.Background()))
 }
 
 // appending appends events to the command's stream and publishes them.

@@ -1,7 +1,6 @@
 package redissink
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,7 +70,8 @@ type run struct {
 	buffer  *[]byte         // of the call's requests; nil once one is left to itself
 }
 
-// Begin publishes nothing. With streams it replaces what the command's stream has of an earlier run.
+// Begin publishes nothing. With streams it replaces what the command's stream has of an earlier run; where ctx ends meanwhile, an
+// error event follows, since no End will.
 func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 	r := &run{id: cmd.ID, channel: channelOf(cmd.ID)}
 	if s.config.streams {
@@ -281,21 +281,28 @@ func (s *Sink) once(ctx context.Context, r *run, j job) error {
 		r.pending = nil
 	}
 	req := newRequest(j.commands(ctx))
+	if b, ok := j.(*beginning); ok {
+		req.inVain = func() *request { return b.inVain(req.cmds, s.config) }
+	}
 	if err := s.groups.submit(ctx, r.channel, req); err != nil {
 		return err
 	}
-	err := req.wait(ctx)
 	select {
 	case <-req.done:
-	default:
-		if !req.state.CompareAndSwap(waiting, abandoned) {
+	case <-ctx.Done():
+		switch req.state.Swap(abandoned) {
+		case finished:
+			<-req.done
+		case taken:
 			r.pending = req
+			fallthrough
+		default:
+			r.buffer = nil // the request may still read it
+			return ctx.Err()
 		}
-		r.buffer = nil // the request may still read it
-		return err
 	}
 	if req.err != nil { // none of the commands has a result
 		return req.err
 	}
-	return cmp.Or(err, j.finish(req.cmds))
+	return j.finish(req.cmds)
 }
