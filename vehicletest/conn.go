@@ -98,6 +98,25 @@ func (c *conn) cut() {
 	_ = c.Close()
 }
 
+// hangUp closes after a FIN that the kernel has sent. A close alone becomes a reset where the client has sent what
+// was not read, and takes with it what was not sent.
+func (c *conn) hangUp(ctx context.Context) error {
+	if err := c.drain(ctx); err != nil { // first: gRPC closes when it cannot write any more
+		return err
+	}
+	if secured, ok := c.Conn.(*tls.Conn); ok {
+		_ = secured.CloseWrite()
+	}
+	if tcp, ok := c.raw.(*net.TCPConn); ok {
+		_ = tcp.CloseWrite()
+	}
+	if err := c.drain(ctx); err != nil {
+		return err
+	}
+	_ = c.Close()
+	return nil
+}
+
 func (c *conn) isClosed() bool {
 	select {
 	case <-c.closed:

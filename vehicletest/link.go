@@ -4,7 +4,8 @@ import "context"
 
 // The steps below do something to the whole connection, and so to every call on it. What the call has
 // sent before them is written to the connection first: a client that reads gets exactly that, but for one
-// case: on systems other than Linux a reset may overtake what the kernel had not sent yet.
+// case: on systems other than Linux a reset may overtake what the kernel had not sent yet, and a close with
+// something unread is a reset.
 
 // Cut cuts the connection: over TCP with a reset (RST), in memory by closing the pipe. Before anything
 // was sent it comes before the response headers, and between the final chunk and the end of the script
@@ -30,7 +31,9 @@ func HangUp() Step {
 		if err := c.flush(ctx); err != nil {
 			return err
 		}
-		_ = c.conn.Close()
+		if err := c.conn.hangUp(ctx); err != nil {
+			return err
+		}
 		<-ctx.Done()
 		return ctx.Err()
 	}
