@@ -85,6 +85,8 @@ type service struct {
 // ExecuteCommand records the request and runs its script.
 func (s service) ExecuteCommand(cmd *vehiclepb.CommandRequest, stream grpc.ServerStreamingServer[vehiclepb.CommandResponse]) error {
 	ctx := stream.Context()
+	// gRPC would answer in the client's compression, and free a message before it is written: see message.
+	_ = grpc.SetSendCompressor(ctx, encoding.Identity) // fails on a stream that has ended
 	request := s.server.record.arrive(ctx, cmd, s.conn)
 	code := codes.Internal // a panic's, which the recovery interceptor answers
 	defer func() {

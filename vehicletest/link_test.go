@@ -20,6 +20,7 @@ import (
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/sovd-go/vehicle/vehicletest"
@@ -81,6 +82,23 @@ func TestWhatWasSentOfALongAnswerArrivesBeforeTheCut(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTheCutIsAsExactForAClientThatCompresses(t *testing.T) {
+	t.Parallel()
+	transports(t, func(t *testing.T, opts ...vehicletest.Option) {
+		all := []string{`{"n":0}`, `{"n":1}`, `{"n":2}`}
+		s := vehicletest.NewServer(t, append(opts,
+			vehicletest.On("ReadDTC", vehicletest.Script{vehicletest.Send(all...), vehicletest.Cut()}))...)
+		client := stub(t, s, grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name)))
+		for range 50 {
+			chunks, err := ask(t.Context(), client, request("ReadDTC"))
+			wantCode(t, err, codes.Unavailable)
+			if diff := cmp.Diff(all, payloads(chunks)); diff != "" {
+				t.Fatalf("payloads before the cut (-want +got):\n%s", diff)
+			}
+		}
+	})
 }
 
 func TestACutTCPConnectionIsResetAndAClosedOneIsNot(t *testing.T) {
