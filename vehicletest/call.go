@@ -88,13 +88,22 @@ func (s service) ExecuteCommand(cmd *vehiclepb.CommandRequest, stream grpc.Serve
 	// gRPC would answer in the client's compression, and free a message before it is written: see message.
 	_ = grpc.SetSendCompressor(ctx, encoding.Identity) // fails on a stream that has ended
 	request := s.server.record.arrive(ctx, cmd, s.conn)
-	code := codes.Internal // a panic's, which the recovery interceptor answers
+	code := codes.Internal // of a step that panics, which the recovery interceptor answers, or ends its goroutine
+	returned := false
 	defer func() {
+		p := recover()
+		if p == nil && !returned {
+			s.conn.cut() // t.FailNow in a step: gRPC answers that with nothing, and the client would wait
+		}
 		request.end = End{How: ending(ctx, s.conn), Code: code}
 		close(request.done)
+		if p != nil {
+			panic(p) //nolint:forbidigo // the step's, on its way to the recovery interceptor, and still with the step's stack
+		}
 	}()
 	call := &Call{Request: request, skipTo: math.MinInt32, stream: stream, conn: s.conn}
 	err := s.server.script(request).Run(ctx, call)
+	returned = true
 	switch {
 	case !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
 	case expired(ctx):

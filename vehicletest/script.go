@@ -30,7 +30,8 @@ func (s Script) Run(ctx context.Context, c *Call) error {
 
 // Step is one thing that a vehicle does. An error ends the call: a gRPC status is sent as it is, an
 // error of ctx as the code that belongs to it, any other as UNKNOWN. ctx ends with the call, with its
-// connection, and when the server closes; a step that waits must honour it. Steps may be called by several
+// connection, and when the server closes; a step that waits must honour it. A step that panics ends the call
+// with INTERNAL, one that ends its goroutine (t.FailNow) cuts the connection. Steps may be called by several
 // calls at once.
 type Step func(ctx context.Context, c *Call) error
 

@@ -168,6 +168,26 @@ func TestFailSendsStatusDetailsHeadersAndTrailers(t *testing.T) {
 	}
 }
 
+func TestAStepThatEndsItsGoroutineCutsTheConnection(t *testing.T) {
+	t.Parallel()
+	transports(t, func(t *testing.T, opts ...vehicletest.Option) {
+		s := vehicletest.NewServer(t, append(opts, vehicletest.On("ReadDTC", vehicletest.Script{
+			vehicletest.Send("0"),
+			func(context.Context, *vehicletest.Call) error { runtime.Goexit(); return nil }, // as t.FailNow does
+		}))...)
+		client := stub(t, s)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		_, err := ask(ctx, client, request("ReadDTC"))
+		wantCode(t, err, codes.Unavailable)
+		want := vehicletest.End{How: vehicletest.Disconnected, Code: codes.Internal}
+		if end, err := s.Requests()[0].Wait(ctx); end != want || err != nil {
+			t.Errorf("got %v and error %v, want %v", end, err, want)
+		}
+		mustAsk(t, client, request("ClearDTC")) // the server goes on
+	})
+}
+
 func TestEveryCodeCanBeSent(t *testing.T) {
 	t.Parallel()
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {

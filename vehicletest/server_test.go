@@ -247,7 +247,8 @@ func TestTheLogHasCallsAndNoPayloads(t *testing.T) {
 	if err := s.Close(); err != nil { // nobody writes to the log any more
 		t.Fatal(err)
 	}
-	for _, want := range []string{"started call", "finished call", "a bug in a step"} {
+	stack := "TestTheLogHasCallsAndNoPayloads.func" // the step
+	for _, want := range []string{"started call", "finished call", "a bug in a step", stack} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log lacks %q:\n%s", want, log.String())
 		}
