@@ -21,6 +21,7 @@ const (
 	memoryTarget = "passthrough:///vehicletest" // passthrough: the name must not reach DNS
 	memoryBuffer = 64 << 10                     // bytes under way in each direction
 	closeTimeout = 5 * time.Second
+	acceptPause  = 10 * time.Millisecond // after an Accept that failed
 )
 
 // Server is a vehicle service. Its methods may be called from several goroutines at once.
@@ -38,6 +39,7 @@ type Server struct {
 	opened int
 
 	serving  sync.WaitGroup // the accept loop, the connections, and thereby the handlers
+	closing  chan struct{}  // closed when the first Close begins
 	done     chan struct{}  // closed when the first Close has ended
 	closeErr error
 }
@@ -60,12 +62,7 @@ func NewServer(tb testing.TB, opts ...Option) *Server {
 
 // Start is [NewServer] for programs: the caller closes the server. The error is that of listening.
 func Start(opts ...Option) (*Server, error) {
-	s := &Server{conns: make(map[*conn]struct{}), done: make(chan struct{})}
-	for _, opt := range opts {
-		opt(&s.config)
-	}
-	s.fleet = NewFleet(s.config.seed)
-	s.record.limit = s.config.history
+	s := newServer(opts)
 	if s.config.tcp {
 		var lc net.ListenConfig
 		listener, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
@@ -79,6 +76,16 @@ func Start(opts ...Option) (*Server, error) {
 	}
 	s.serving.Go(s.accept)
 	return s, nil
+}
+
+func newServer(opts []Option) *Server {
+	s := &Server{conns: make(map[*conn]struct{}), closing: make(chan struct{}), done: make(chan struct{})}
+	for _, opt := range opts {
+		opt(&s.config)
+	}
+	s.fleet = NewFleet(s.config.seed)
+	s.record.limit = s.config.history
+	return s
 }
 
 // Target is what [vehicle.New] takes to reach the server, together with [Server.Options]. Over TCP it is
@@ -127,6 +134,7 @@ func (s *Server) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	if first {
+		close(s.closing)
 		s.closeErr = s.close()
 		close(s.done)
 	}
@@ -158,10 +166,11 @@ func (s *Server) close() error {
 // accept gives each connection a gRPC server of its own, so that one can be told to go away while the
 // others stay.
 func (s *Server) accept() {
-	for {
+	for closing := false; !closing; {
 		raw, err := s.listen.Accept()
-		if err != nil {
-			return // closed; a listener on loopback has no other reason
+		if err != nil { // closed, or no file descriptor is left: one may be in a moment
+			closing = s.pause()
+			continue
 		}
 		s.mu.Lock()
 		if s.closed {
@@ -174,6 +183,18 @@ func (s *Server) accept() {
 		s.conns[c] = struct{}{}
 		s.mu.Unlock()
 		s.serving.Go(func() { s.serve(c) })
+	}
+}
+
+// pause ends with the server too, and says whether it did.
+func (s *Server) pause() (closing bool) {
+	timer := time.NewTimer(acceptPause)
+	defer timer.Stop()
+	select {
+	case <-s.closing:
+		return true
+	case <-timer.C:
+		return false
 	}
 }
 
