@@ -28,8 +28,8 @@ type Harness struct {
 //
 // Each rule is a subtest with a harness of its own, and each failure says which rule was broken. The
 // subtests run one after the other and use random ids, so the harnesses may share a database. Commands
-// have random vehicles and users: where the schema wants those to exist, let the harness wrap the sink
-// and insert them in Begin. Read is called while commands run, too; where the sink has no status
+// have random vehicles, of which one may have several commands at once, and random users: where the schema
+// wants those to exist, let the harness wrap the sink and insert them in Begin. Read is called while commands run, too; where the sink has no status
 // in_progress, let the harness note Begin and say so. Run it with -race, which finds a sink that reads
 // a batch after Write.
 //
@@ -68,6 +68,16 @@ func sinkCases() []sinkCase {
 			name:  "chunks are kept in order and once",
 			rule:  "Write takes chunks in the order of their sequence numbers, each exactly once, in batches of any size",
 			check: (*sinkProbe).checkOrder,
+		},
+		{
+			name:  "equal chunks are kept each",
+			rule:  "chunks with the same payload are different chunks",
+			check: (*sinkProbe).checkEqual,
+		},
+		{
+			name:  "chunks without a timestamp",
+			rule:  "a chunk's Timestamp is zero where the vehicle's was absent or unreadable",
+			check: (*sinkProbe).checkWithoutTimestamp,
 		},
 		{
 			name:  "answers may be numbered from one",
@@ -126,7 +136,7 @@ func sinkCases() []sinkCase {
 		},
 		{
 			name:  "the batch is not changed",
-			rule:  "the slice given to Write, its spare capacity and the payloads must not be changed: others read them",
+			rule:  "the slice given to Write, its spare capacity and the payloads must not be changed, then or later: others read them",
 			check: (*sinkProbe).checkUnchanged,
 		},
 		{
@@ -146,7 +156,7 @@ func sinkCases() []sinkCase {
 		},
 		{
 			name:  "concurrent commands are not mixed",
-			rule:  "different commands call concurrently",
+			rule:  "different commands call concurrently, also those of one vehicle",
 			check: (*sinkProbe).checkConcurrent,
 		},
 		{

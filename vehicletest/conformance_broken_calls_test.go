@@ -1,6 +1,7 @@
 package vehicletest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -58,6 +59,33 @@ func sinksThatMisuseTheBatch() []brokenSink {
 				chunks[0].Payload[2] = '*'
 				return m.Write(ctx, chunks)
 			}),
+		},
+		{
+			name: "masks payloads that it kept, at the end", caughtBy: "the batch is not changed",
+			saying: "the payload of chunk 0 was changed after its Write",
+			harness: func(m *sink.Memory, _ <-chan struct{}) Harness {
+				var mu sync.Mutex
+				kept := make(map[uuid.UUID][]vehicle.Chunk)
+				return replacing(m, sink.Func{
+					OnWrite: func(ctx context.Context, chunks []vehicle.Chunk) error {
+						mu.Lock()
+						defer mu.Unlock()
+						id := chunks[0].CommandID
+						kept[id] = append(kept[id], chunks...)
+						return m.Write(ctx, chunks)
+					},
+					OnEnd: func(ctx context.Context, res vehicle.Result) error {
+						mu.Lock()
+						defer mu.Unlock()
+						for _, chunk := range kept[res.Command.ID] {
+							if i := bytes.Index(chunk.Payload, []byte(":")); i >= 0 {
+								chunk.Payload[i-2] = '*'
+							}
+						}
+						return m.End(ctx, res)
+					},
+				})
+			},
 		},
 	}
 }
@@ -211,6 +239,36 @@ func sinksThatMixCommands() []brokenSink {
 						defer mu.Unlock()
 						for i := range batch {
 							batch[i].CommandID = current
+						}
+						return m.Write(ctx, batch)
+					},
+					OnEnd: func(ctx context.Context, res vehicle.Result) error {
+						pause()
+						return m.End(ctx, res)
+					},
+				})
+			},
+		},
+		{
+			name: "knows one command to a vehicle", caughtBy: "concurrent commands are not mixed",
+			saying: "command 1 of 32: ",
+			harness: func(m *sink.Memory, _ <-chan struct{}) Harness {
+				var mu sync.Mutex
+				current := make(map[uuid.UUID]uuid.UUID) // by vehicle
+				return replacing(m, sink.Func{
+					OnBegin: func(ctx context.Context, cmd vehicle.Command) error {
+						mu.Lock()
+						defer mu.Unlock()
+						current[cmd.VehicleID] = cmd.ID
+						return m.Begin(ctx, cmd)
+					},
+					OnWrite: func(ctx context.Context, chunks []vehicle.Chunk) error {
+						pause()
+						batch := slices.Clone(chunks)
+						mu.Lock()
+						defer mu.Unlock()
+						for i := range batch {
+							batch[i].CommandID = current[batch[i].VehicleID]
 						}
 						return m.Write(ctx, batch)
 					},

@@ -157,6 +157,43 @@ func sinksThatLose() []brokenSink {
 			},
 		},
 		{
+			name: "takes two equal chunks of a batch for one", caughtBy: "equal chunks are kept each",
+			saying: "equal payloads in batches of 6: the chunks differ from index 1 on",
+			harness: altering(func(batch []vehicle.Chunk) []vehicle.Chunk {
+				return slices.CompactFunc(batch, func(a, b vehicle.Chunk) bool { return bytes.Equal(a.Payload, b.Payload) })
+			}),
+		},
+		{
+			name: "takes a chunk that equals the one before for that one", caughtBy: "equal chunks are kept each",
+			saying: "equal payloads in batches of 1: the chunks differ from index 1 on",
+			harness: writing(func(ctx context.Context, m *sink.Memory, chunks []vehicle.Chunk) error {
+				have := m.Chunks(chunks[0].CommandID)
+				if n := len(have); n > 0 && bytes.Equal(have[n-1].Payload, chunks[0].Payload) {
+					chunks = chunks[1:]
+				}
+				return m.Write(ctx, chunks)
+			}),
+		},
+		{
+			name: "drops what has no timestamp", caughtBy: "chunks without a timestamp",
+			saying: "want 6 chunks",
+			harness: altering(func(batch []vehicle.Chunk) []vehicle.Chunk {
+				return slices.DeleteFunc(batch, func(c vehicle.Chunk) bool { return c.Timestamp.IsZero() })
+			}),
+		},
+		{
+			name: "makes up a timestamp where there is none", caughtBy: "chunks without a timestamp",
+			saying: "chunk 1: Timestamp is",
+			harness: altering(func(batch []vehicle.Chunk) []vehicle.Chunk {
+				for i := range batch {
+					if batch[i].Timestamp.IsZero() {
+						batch[i].Timestamp = batch[i].ReceivedAt
+					}
+				}
+				return batch
+			}),
+		},
+		{
 			name: "numbers chunks itself", caughtBy: "answers may be numbered from one",
 			saying: "got 5 chunks numbered [0 1 2]…, want 5 chunks numbered [1 2 3]…",
 			harness: writing(func(ctx context.Context, m *sink.Memory, chunks []vehicle.Chunk) error {

@@ -28,6 +28,31 @@ func (p *sinkProbe) checkOrder() {
 	}
 }
 
+// checkEqual has a vehicle that says the same again and again, in one batch and in several.
+func (p *sinkProbe) checkEqual() {
+	for _, size := range []int{1, 6} {
+		r := newRun(0)
+		reading := `{"status":"reading"}`
+		r.batches = inBatches(newChunks(r.cmd, 0, reading, reading, `null`, `null`, reading, reading), size)
+		p.must(p.run(r))
+		p.want(fmt.Sprintf("equal payloads in batches of %d", size), r.cmd.ID, r.chunks(), r.status())
+	}
+}
+
+// checkWithoutTimestamp has a vehicle whose clock is not always set.
+func (p *sinkProbe) checkWithoutTimestamp() {
+	r := newRun(0)
+	chunks := newChunks(r.cmd, 0, troubleCodes(6)...)
+	for i := range chunks {
+		if i%3 > 0 {
+			chunks[i].Timestamp = time.Time{}
+		}
+	}
+	r.batches = inBatches(chunks, 1, 3)
+	p.must(p.run(r))
+	p.want("after End", r.cmd.ID, r.chunks(), r.status())
+}
+
 func (p *sinkProbe) checkNumberedFromOne() {
 	r := newRun(0)
 	r.batches = inBatches(newChunks(r.cmd, 1, troubleCodes(5)...), 2)
@@ -189,6 +214,10 @@ func (p *sinkProbe) checkReuse() {
 func (p *sinkProbe) checkUnchanged() {
 	const spare = 4
 	r := newRun(20)
+	var payloads [][]byte
+	for _, chunk := range r.chunks() {
+		payloads = append(payloads, bytes.Clone(chunk.Payload))
+	}
 	p.must(p.begin(r.cmd))
 	for i, batch := range r.batches {
 		full := slices.Concat(batch, newChunks(newCommand(), 0, troubleCodes(spare)...))
@@ -203,6 +232,12 @@ func (p *sinkProbe) checkUnchanged() {
 		}
 	}
 	p.must(p.end(r))
+	for i, chunk := range r.chunks() {
+		if !bytes.Equal(chunk.Payload, payloads[i]) {
+			p.errorf("the payload of chunk %d was changed after its Write", chunk.Seq)
+			break
+		}
+	}
 }
 
 func (p *sinkProbe) checkCanceledBegin() {
@@ -253,6 +288,8 @@ func (p *sinkProbe) cutShort(ending context.Context, r sinkRun, first int) {
 	least := first
 	if p.mayFail(p.writeUnder(ending, all[first:])) {
 		least = len(all)
+	} else {
+		r.unkept = len(all) - first
 	}
 	p.must(p.end(r))
 	p.wantBetween("after End", r.cmd.ID, all, least, r.status())
@@ -260,8 +297,12 @@ func (p *sinkProbe) cutShort(ending context.Context, r sinkRun, first int) {
 
 func (p *sinkProbe) checkConcurrent() {
 	runs := make([]sinkRun, 32)
+	vehicleID := uuid.New()
 	for i := range runs {
 		cmd := newCommand()
+		if i%2 == 0 {
+			cmd.VehicleID = vehicleID // a vehicle may have several commands at once
+		}
 		first := int32(i % 2)
 		runs[i] = sinkRun{cmd: cmd, batches: inBatches(newChunks(cmd, first, troubleCodes(15)...), 1, 4, 2)}
 		if i%3 == 0 {
@@ -282,9 +323,12 @@ func (p *sinkProbe) checkNeighbours() {
 			ctx, cancel := context.WithTimeout(p.t.Context(), time.Duration(i%4)*100*time.Microsecond)
 			err := p.begin(r.cmd)
 			if err == nil {
-				if err := p.writeUnder(ctx, r.chunks()); errors.Is(err, errMisbehaved) {
+				switch err := p.writeUnder(ctx, r.chunks()); {
+				case errors.Is(err, errMisbehaved):
 					cancel()
 					return err
+				case err != nil:
+					r.unkept = len(r.chunks())
 				}
 				r.failure = newFailure(r.cmd, codes.Canceled, "", 1, 0)
 				err = p.end(r)

@@ -35,6 +35,7 @@ type sinkRun struct {
 	cmd     vehicle.Command
 	batches [][]vehicle.Chunk
 	failure error // nil: it completes
+	unkept  int   // of the chunks, those whose Write failed
 }
 
 func (r sinkRun) chunks() []vehicle.Chunk { return slices.Concat(r.batches...) }
@@ -75,14 +76,14 @@ func (p *sinkProbe) writeUnder(ctx context.Context, chunks []vehicle.Chunk) erro
 // sinkEndTime is the bound that the SDK gives End.
 const sinkEndTime = 10 * time.Second
 
-// end tells the sink what the run came to, with all of its chunks delivered.
+// end tells the sink what the run came to. Like the SDK it counts the chunks that the sink took.
 func (p *sinkProbe) end(r sinkRun) error {
 	now := time.Now()
 	res := vehicle.Result{
 		Command:    r.cmd,
 		Status:     r.status(),
 		Err:        r.failure,
-		Chunks:     len(r.chunks()),
+		Chunks:     len(r.chunks()) - r.unkept,
 		Attempts:   1,
 		StartedAt:  now.Add(-time.Second),
 		FinishedAt: now,

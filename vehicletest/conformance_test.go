@@ -47,6 +47,29 @@ func TestSinkPassesACorrectSinkThatCannotBeRead(t *testing.T) {
 	TestSink(t, func(*testing.T) Harness { return Harness{Sink: &sink.Memory{}} })
 }
 
+func TestSinkPassesACorrectSinkThatCountsItsChunks(t *testing.T) {
+	t.Parallel()
+	TestSink(t, func(*testing.T) Harness {
+		m := &sink.Memory{}
+		h := replacing(m, sink.Func{
+			OnWrite: func(ctx context.Context, chunks []vehicle.Chunk) error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				return m.Write(ctx, chunks)
+			},
+			OnEnd: func(ctx context.Context, res vehicle.Result) error {
+				if got := len(m.Chunks(res.Command.ID)); got != res.Chunks {
+					return fmt.Errorf("got %d chunks, and the Result says %d", got, res.Chunks)
+				}
+				return m.End(ctx, res)
+			},
+		})
+		h.Read = readMemory(m)
+		return h
+	})
+}
+
 // recordingT stands in for the *testing.T of one subtest.
 type recordingT struct {
 	ctx    context.Context
