@@ -87,6 +87,7 @@ func TestPostRefuses(t *testing.T) {
 		"a text":                          {`"` + secret + `"`, 400, "want a JSON object"},
 		"a field that nobody knows":       {valid(`,"` + secret + `":1`), 400, "no other fields"},
 		"text that is not UTF-8":          {named("\xff" + secret), 400, "UTF-8"},
+		"half a surrogate pair":           {params(`{"x":"` + secret + `\ud800"}`), 400, "half a surrogate pair"},
 		"a number for a name":             {`{"command_name":77}`, 400, "command_name: wrong type"},
 		"no vehicle":                      {`{"command_name":"ReadDTC"}`, 400, "vehicle_id"},
 		"a vehicle that is no UUID":       {`{"command_name":"ReadDTC","vehicle_id":"` + secret + `"}`, 400, "vehicle_id"},
@@ -131,6 +132,41 @@ func TestPostRefuses(t *testing.T) {
 			t.Errorf("got %d requests at the vehicle, want none", got)
 		}
 	})
+}
+
+func TestHalfASurrogatePairIsFound(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		body string
+		want bool
+	}{
+		"no escape":                           {`{"x":"ud800"}`, false},
+		"other escapes":                       {`"\n\"\u00e9\ufffd\ue000"`, false},
+		"a pair":                              {`"\ud83d\ude97"`, false},
+		"a pair in capitals":                  {`"\uD83D\uDE97"`, false},
+		"two pairs":                           {`"\ud83d\ude97\ud83d\ude97"`, false},
+		"an escaped backslash before ud800":   {`"\\ud800"`, false},
+		"an escaped backslash before a half ": {`"\\\ud800"`, true},
+		"a first half":                        {`"\ud800"`, true},
+		"a second half":                       {`"\udc00"`, true},
+		"two first halves":                    {`"\ud800\ud800"`, true},
+		"a pair the wrong way round":          {`"\ude97\ud83d"`, true},
+		"a half before a character":           {`"\ud83d\u0041"`, true},
+		"a half after a pair":                 {`"\ud83d\ude97\ude97"`, true},
+		"a half in a name":                    {`{"\udfff":1}`, true},
+		"a half at the end":                   {`\udbff`, true},
+		"a pair that is cut off":              {`\ud83d\ude9`, true},
+		"an escape that is cut off":           {`"\ud83`, false}, // not JSON
+		"a backslash at the end":              {`"\`, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := loneSurrogate([]byte(test.body)); got != test.want {
+				t.Errorf("%s: got %t, want %t", test.body, got, test.want)
+			}
+		})
+	}
 }
 
 func TestResourcesThatAreNotThere(t *testing.T) {

@@ -50,7 +50,7 @@ func (s *service) getEvents(w http.ResponseWriter, r *http.Request) {
 		s.unreadable(w, err)
 		return
 	}
-	if err := f.out.open(); err != nil {
+	if err := f.out.open(); err != nil || r.Method == http.MethodHead { // which is answered, and would hold a place
 		return
 	}
 	if !rec.ended() && f.live(r.Context()) {
@@ -80,9 +80,14 @@ func (f *feed) live(ctx context.Context) (done bool) {
 
 	beat := time.NewTicker(f.set.heartbeat)
 	defer beat.Stop()
+	behind := int64(-1) // what the client lacked at the last beat, though PostgreSQL had it
 	for {
 		select {
 		case e := <-events:
+			// Redis calls a command failed too whose events could not all be published: see announcer.
+			if e.Event == "error" && f.ended(ctx) {
+				return false
+			}
 			if last, err := f.send(e); last || err != nil {
 				return true
 			}
@@ -97,13 +102,25 @@ func (f *feed) live(ctx context.Context) (done bool) {
 				return true
 			}
 			// Nothing more comes from Redis if the process that ran the command has crashed, or could not publish.
-			if rec, err := f.store.command(ctx, f.id); err == nil && rec.ended() {
+			if f.ended(ctx) {
 				return false
+			}
+			if page, _, err := f.store.chunks(ctx, f.id, f.next); err == nil && len(page) > 0 {
+				if behind == f.next {
+					return false
+				}
+				behind = f.next
 			}
 		case <-ctx.Done():
 			return true
 		}
 	}
+}
+
+// ended says whether the command is recorded as ended.
+func (f *feed) ended(ctx context.Context) bool {
+	rec, err := f.store.command(ctx, f.id)
+	return err == nil && rec.ended()
 }
 
 var errNoLastEvent = errors.New("the events ended before the last")

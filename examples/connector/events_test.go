@@ -89,14 +89,29 @@ func TestMoreFollowersThanMayAreRefused(t *testing.T) {
 	c.follow(id)
 }
 
-// The stream in Redis is gone in the middle of an answer, and then Redis itself.
-func TestFollowersGetFromPostgreSQLWhatRedisHasLost(t *testing.T) {
+func TestWhoAsksForTheHeadOnlyTakesNoFollowersPlace(t *testing.T) {
 	t.Parallel()
-	rd, err := servers.StartRedis(t.Context())
+	release, answer := held()
+	defer close(release)
+	c := start(t, nil, answer)
+	path := "/commands/" + c.submit("Read").String() + "/events"
+	client := &http.Client{Transport: new(http.Transport)} // its connection would be busy with what follows the head
+	defer client.CloseIdleConnections()
+	res, err := client.Head(c.url + path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = rd.Close() })
+	defer res.Body.Close()
+	if got := res.Header.Get("Content-Type"); res.StatusCode != http.StatusOK || got != "text/event-stream" {
+		t.Errorf("got %s and Content-Type %q, want that of a stream of events", res.Status, got)
+	}
+	eventually(t, "nobody follows", func() bool { return c.stat("followers") == 0 })
+}
+
+// The stream in Redis is gone in the middle of an answer, and then Redis itself.
+func TestFollowersGetFromPostgreSQLWhatRedisHasLost(t *testing.T) {
+	t.Parallel()
+	rd := ownRedis(t)
 	release, answer := held()
 	c := start(t, func(s *settings) { s.redis, s.heartbeat, s.poll = rd.URL(), 20*time.Millisecond, 20*time.Millisecond }, answer)
 	id := c.submit("Read")
@@ -118,6 +133,73 @@ func TestFollowersGetFromPostgreSQLWhatRedisHasLost(t *testing.T) {
 	}
 }
 
+// ownRedis starts a Redis that a test may do what it likes to.
+func ownRedis(t *testing.T) *servers.Redis {
+	t.Helper()
+	rd, err := servers.StartRedis(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rd.Close() })
+	return rd
+}
+
+// limitRedis makes it refuse every write, or none with 0.
+func (c *connector) limitRedis(bytes string) {
+	c.tb.Helper()
+	if err := c.service.rdb.ConfigSet(c.tb.Context(), "maxmemory", bytes).Err(); err != nil {
+		c.tb.Fatal(err)
+	}
+}
+
+// Redis is full in the middle of an answer, and later takes the command's end.
+func TestFollowersGetFromPostgreSQLWhatRedisHasRefused(t *testing.T) {
+	t.Parallel()
+	rd := ownRedis(t)
+	fill, release := make(chan struct{}), make(chan struct{})
+	c := start(t, func(s *settings) { s.redis = rd.URL() }, vehicletest.On("Read", vehicletest.Script{
+		vehicletest.Send("10", "11"), vehicletest.Until(fill), vehicletest.Send("12"), vehicletest.Until(release), vehicletest.Answer("13"),
+	}))
+	id := c.submit("Read")
+	f := c.follow(id)
+	got := []string{f.event(), f.event()}
+	c.limitRedis("1")
+	close(fill)
+	eventually(t, "Redis has refused a write", func() bool { return c.stat("redis_errors") > 0 })
+	c.limitRedis("0")
+	close(release)
+	if diff := cmp.Diff(heldEvents, append(got, f.rest()...)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Redis was full when the command began, and so has nothing of it while it runs.
+func TestFollowersOfARunningCommandGetWhatOnlyPostgreSQLHas(t *testing.T) {
+	t.Parallel()
+	rd := ownRedis(t)
+	release, answer := held()
+	c := start(t, func(s *settings) { s.redis, s.heartbeat, s.poll = rd.URL(), 20*time.Millisecond, 20*time.Millisecond }, answer)
+	c.limitRedis("1")
+	id := c.submit("Read")
+	eventually(t, "Redis has refused a write", func() bool { return c.stat("redis_errors") > 0 })
+	eventually(t, "two chunks are stored", func() bool { return len(c.show("/commands/"+id.String()).Chunks) == 2 })
+	c.limitRedis("0")
+	f := c.follow(id)
+	beats := 0
+	for line := f.next(); line != "id: 0"; line = f.next() {
+		if line == ": heartbeat" {
+			beats++
+		}
+		if beats > 100 {
+			t.Fatalf("got %d heartbeats and no chunk, want what is stored", beats)
+		}
+	}
+	close(release)
+	if diff := cmp.Diff(heldEvents[1:], f.rest()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestAFollowerWhoseDatabaseGoesAwayGetsTheRestLater(t *testing.T) {
 	t.Parallel()
 	pg, err := servers.StartPostgres(t.Context())
@@ -125,11 +207,7 @@ func TestAFollowerWhoseDatabaseGoesAwayGetsTheRestLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = pg.Close() })
-	rd, err := servers.StartRedis(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = rd.Close() })
+	rd := ownRedis(t)
 	release, answer := held()
 	c := start(t, func(s *settings) {
 		s.database, s.redis, s.heartbeat, s.poll = pg.URL(), rd.URL(), 20*time.Millisecond, 20*time.Millisecond

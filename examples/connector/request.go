@@ -8,8 +8,10 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -57,8 +59,40 @@ func readJSON(w http.ResponseWriter, r *http.Request, into *commandRequest) *pro
 		return invalid("the body could not be read")
 	case !utf8.Valid(body): // encoding/json would replace what is not
 		return invalid("want a body in UTF-8")
+	case loneSurrogate(body): // and that
+		return invalid("want no escape of half a surrogate pair")
 	}
 	return decode(body, into)
+}
+
+// loneSurrogate looks for an escape of half a surrogate pair. Only strings have backslashes in JSON.
+func loneSurrogate(body []byte) bool {
+	for i := 0; i < len(body); i++ {
+		if body[i] != '\\' {
+			continue
+		}
+		switch unit := escaped(body[i:]); {
+		case !utf16.IsSurrogate(unit):
+			i++ // what is escaped may be a backslash
+		case utf16.DecodeRune(unit, escaped(body[i+6:])) == unicode.ReplacementChar:
+			return true
+		default:
+			i += 11
+		}
+	}
+	return false
+}
+
+// escaped gives the UTF-16 unit of the escape that text begins with; -1: there is none.
+func escaped(text []byte) rune {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return -1
+	}
+	unit, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(unit)
 }
 
 // decode does not repeat the texts of encoding/json's errors, which may quote the body.

@@ -253,6 +253,7 @@ func TestSettingsThatAreWrong(t *testing.T) {
 		"an argument":              {[]string{"x"}, env, `unexpected argument "x"`},
 		"no commands":              {[]string{"-max-running", "0"}, env, "-max-running"},
 		"no time":                  {[]string{"-command-timeout", "0s"}, env, "-command-timeout"},
+		"more time than there is":  {[]string{"-command-timeout", "2562047h47m16s"}, map[string]string{}, "292 years"},
 		"a flag that is none":      {[]string{"-x"}, env, flag.ErrHelp.Error()},
 		"a database that is none":  {nil, map[string]string{"DATABASE_URL": "postgres://u:secret@h:x/d", "REDIS_URL": env["REDIS_URL"]}, "DATABASE_URL"},
 		"a Redis that is none":     {nil, map[string]string{"DATABASE_URL": env["DATABASE_URL"], "REDIS_URL": "redis://:secret@h:x/0"}, "REDIS_URL"},

@@ -67,8 +67,8 @@ func (s settings) check(rest []string) error {
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	case s.maxRunning < 1, s.maxFollowers < 1:
 		return errors.New("-max-running and -max-followers: want 1 or more")
-	case s.commandTimeout <= 0:
-		return errors.New("-command-timeout: want more than 0")
+	case s.commandTimeout <= 0 || s.recoverAfter <= 0:
+		return errors.New("-command-timeout: want more than 0, and no more than 292 years")
 	case s.embedded:
 		return nil
 	case s.database == "" || s.redis == "":
