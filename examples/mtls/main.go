@@ -45,6 +45,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	if *commands < 1 {
+		return errors.New("-commands: want 1 or more")
+	}
 
 	dir, err := os.MkdirTemp("", "mtls-example-")
 	if err != nil {

@@ -48,3 +48,15 @@ func TestItEndsWithItsContext(t *testing.T) {
 		t.Errorf("commands that were cancelled count as failed:\n%s", &out)
 	}
 }
+
+func TestNoCommandsAreRefused(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for _, n := range []string{"0", "-1"} {
+		var out bytes.Buffer
+		if err := run(ctx, []string{"-commands", n}, &out); err == nil || !strings.Contains(err.Error(), "-commands: want 1") {
+			t.Errorf("-commands %s: got error %v, want one that says what to give", n, err)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -163,6 +164,30 @@ func TestPayloadsAreSummarisedWithoutWhatIdentifiesAVehicle(t *testing.T) {
 			t.Parallel()
 			if got := summarise(json.RawMessage(test.payload)); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestAVehicleDoesNotSteerTheTerminal(t *testing.T) {
+	t.Parallel()
+	for name, control := range map[string]string{
+		"the escape of a sequence":        `\u001b[2J`,
+		"a sequence in one character":     `\u009b2J`,
+		"the bell":                        `\u0007`,
+		"a new line":                      `\n`,
+		"a carriage return":               `\r`,
+		"the character that takes back":   `\b`,
+		"the character that deletes":      `\u007f`,
+		"one that is not an escape there": "\u009b",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var out bytes.Buffer
+			newScreen(&out).row(vehicle.Chunk{Payload: json.RawMessage(`{"status":"be` + control + `hind"}`)})
+			line, ended := strings.CutSuffix(out.String(), "\n")
+			if !ended || strings.ContainsFunc(line, unicode.IsControl) || !strings.Contains(line, "be\ufffd") {
+				t.Errorf("got %q, want a line with a replacement character", &out)
 			}
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -43,7 +44,7 @@ func (s *screen) row(chunk vehicle.Chunk) {
 		final = "final"
 	}
 	s.printf("  %s  %3d  %5s  %5d  %s\n",
-		chunk.ReceivedAt.Format("15:04:05.000"), chunk.Seq, final, len(chunk.Payload), cut(summarise(chunk.Payload), 60))
+		chunk.ReceivedAt.Format("15:04:05.000"), chunk.Seq, final, len(chunk.Payload), cut(printable(summarise(chunk.Payload)), 60))
 }
 
 // end says what the rows do not.
@@ -163,6 +164,16 @@ func summarise(text json.RawMessage) string {
 	default:
 		return p.Status
 	}
+}
+
+// printable keeps what a vehicle sends from steering the terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
 }
 
 // cut keeps the table in its width.
