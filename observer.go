@@ -63,7 +63,7 @@ type (
 	AttemptEnded struct {
 		Attempt Attempt
 		Code    codes.Code
-		Err     error // an *[Error]; nil: the answer is complete, or the command ended for another reason
+		Err     error // an *[Error], complete, which may be kept; nil: the answer is complete, or the command ended for another reason
 	}
 
 	// Retrying comes before the wait for the next attempt.

@@ -253,6 +253,59 @@ func TestAnAttemptEndsBeforeItsCommand(t *testing.T) {
 	})
 }
 
+// An attempt's error says all that a command's does, and is the observer's to keep: what becomes of the command does not change it.
+func TestAnAttemptsErrorIsCompleteAndTheObservers(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		scripts []vt.Script
+		want    []string
+	}{
+		"a refusal": {[]vt.Script{{vt.Fail(codes.NotFound, "no such vehicle")}}, []string{"1 attempts, 0 chunks, may have run: false"}},
+		"a link that broke, and a service that failed": {
+			[]vt.Script{{vt.Send(`0`), vt.Delay(time.Millisecond), vt.Fail(codes.Unavailable, "tunnel")}, {vt.Send(`0`, `1`), vt.Delay(time.Millisecond), vt.Fail(codes.Internal, "gone")}},
+			[]string{"1 attempts, 1 chunks, may have run: true", "2 attempts, 2 chunks, may have run: true"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				cmd := command("Scripted")
+				var got []string
+				var keeps sync.WaitGroup
+				failures := &failed{see: func(e *vehicle.Error) {
+					keeps.Go(func() { _ = e.Error() }) // the race detector sees who changes it
+					if e.CommandID != cmd.ID || e.VehicleID != cmd.VehicleID || e.Name != cmd.Name {
+						t.Errorf("got an error of %q, %s on %s, want one of the command's", e.Name, e.CommandID, e.VehicleID)
+					}
+					got = append(got, fmt.Sprintf("%d attempts, %d chunks, may have run: %t", e.Attempts, e.Chunks, e.MayHaveRun()))
+				}}
+				server := vt.NewServer(t, vt.On("Scripted", test.scripts...))
+				_, _ = server.Client(t, quickly()).Execute(t.Context(), cmd, vehicle.WithSink(failures))
+				keeps.Wait()
+				if diff := cmp.Diff(test.want, got); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// failed is an observer that sees the errors of attempts.
+type failed struct {
+	sink.Func
+	see func(*vehicle.Error)
+}
+
+func (*failed) TagCommand(ctx context.Context, _ vehicle.Command) context.Context { return ctx }
+func (*failed) TagAttempt(ctx context.Context, _ vehicle.Attempt) context.Context { return ctx }
+func (o *failed) Observe(_ context.Context, e vehicle.Event) {
+	if e, ok := e.(vehicle.AttemptEnded); ok {
+		if failure, ok := errors.AsType[*vehicle.Error](e.Err); ok {
+			o.see(failure)
+		}
+	}
+}
+
 // ends is an observer that notes what ends, and takes its time for an attempt.
 type ends struct {
 	sink.Func

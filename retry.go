@@ -228,11 +228,24 @@ func (a *attempts) opened(at *attempt) {
 	}
 }
 
-// ended tells the observers that an attempt has.
-func (a *attempts) ended(at *attempt, code codes.Code, err error) {
-	if len(a.call.observers) > 0 {
-		a.call.observers.observe(at.ctx, AttemptEnded{at.described.Attempt, code, err}, a.sinks.log)
+// ended tells the observers that an attempt has, and of what failure, if any.
+func (a *attempts) ended(at *attempt, code codes.Code, failure *Error) {
+	if len(a.call.observers) == 0 {
+		return
 	}
+	var err error
+	if failure != nil {
+		err = a.reported(*failure)
+	}
+	a.call.observers.observe(at.ctx, AttemptEnded{at.described.Attempt, code, err}, a.sinks.log)
+}
+
+// reported completes a copy of a failure for the observers, who may keep it: the command's own is completed when it ends.
+func (a *attempts) reported(failure Error) *Error {
+	cmd := a.sinks.log.cmd
+	failure.CommandID, failure.VehicleID, failure.Name = cmd.ID, cmd.VehicleID, cmd.Name
+	failure.Attempts, failure.Chunks, failure.neverRan = a.made, a.order.count, !a.mayHaveRun
+	return &failure
 }
 
 // connect opens a stream. Nothing has been sent where it fails.
