@@ -168,7 +168,7 @@ func (p *pool) unwatch(at *place) {
 // now is the time since the pool was made, which takes less space and half the time of time.Now.
 func (p *pool) now() time.Duration { return time.Since(p.epoch) }
 
-// look finds the streams that have been kept waiting for longer than our patience.
+// look finds the streams that have been kept waiting for longer than our patience, and those that need not wait any more.
 func (p *pool) look() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -180,8 +180,20 @@ func (p *pool) look() {
 			p.kept(at, now)
 		}
 	}
-	if p.looking = len(p.opening) > 0 && !p.closed; p.looking {
+	if len(p.waiters) > 0 { // a connection may have recovered, or have been connected
+		c, _ := p.best()
+		p.recall(c, max(c.limit-c.streams, 1))
+	}
+	if p.looking = len(p.opening)+len(p.waiters) > 0 && !p.closed; p.looking {
 		p.impatience.Reset(next)
+	}
+}
+
+// recall moves those streams to c that have waited longest elsewhere, n of them at most, if it is better.
+func (p *pool) recall(c *conn, n int) {
+	for ; n > 0 && len(p.waiters) > 0 && p.waiters[0].betterOn(c, c.rank()); n-- {
+		p.waiters[0].move()
+		p.waiters = slices.Delete(p.waiters, 0, 1)
 	}
 }
 
@@ -254,9 +266,8 @@ func (p *pool) leaveLocked(at *place) {
 		c.open--
 		c.ending++
 	}
-	if len(p.waiters) > 0 && !c.retired && p.waiters[0].betterOn(c, c.rank()) {
-		p.waiters[0].move()
-		p.waiters = slices.Delete(p.waiters, 0, 1)
+	if !c.retired {
+		p.recall(c, 1)
 	}
 }
 

@@ -141,6 +141,49 @@ func TestMovesToTheConnectionWithRoom(t *testing.T) {
 	})
 }
 
+// A command that waits at a full connection takes one that was broken, once it is connected again.
+func TestMovesToTheConnectionThatHasRecovered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const outage, waiting = time.Minute, 5
+		release := make(chan struct{})
+		server := vt.NewServer(t, permitPings(), vt.WithServerOptions(grpc.MaxConcurrentStreams(1)), vt.On("Held", vt.Script{vt.Until(release), vt.Answer(`0`)}))
+		back := time.Now().Add(outage)
+		var dials atomic.Int64
+		dial := func(ctx context.Context, addr string) (net.Conn, error) {
+			if dials.Add(1) > 1 && time.Now().Before(back) {
+				return nil, errors.New("no route to the gateway")
+			}
+			return server.Dial(ctx, addr)
+		}
+		client := server.Client(t, exactly(), vehicle.WithPoolSize(2), vehicle.WithAttemptTimeout(0), vehicle.WithDialOptions(grpc.WithContextDialer(dial)))
+		var held, others sync.WaitGroup
+		run := func(wg *sync.WaitGroup, name string) {
+			wg.Go(func() {
+				if _, err := client.Execute(t.Context(), command(name)); err != nil {
+					t.Errorf("Execute: %v", err)
+				}
+			})
+		}
+		run(&held, "Held")
+		time.Sleep(time.Second)
+		for range waiting {
+			run(&others, "ReadDTC")
+		}
+		time.Sleep(outage - 2*time.Second)
+		if got := len(server.Requests()); got != 1 {
+			t.Errorf("requests while the other connection is broken: got %d, want 1", got)
+		}
+		time.Sleep(outage) // gRPC tries again within less than it has been down
+		if got := len(server.Requests()); got != 1+waiting {
+			t.Errorf("requests when it has recovered: got %d, want %d", got, 1+waiting)
+		}
+		close(release)
+		held.Wait()
+		others.Wait()
+	})
+}
+
 // Streams that have brought all, and that the server has not ended, count for it. Who waits behind them moves, and once they have
 // ended their connection is as good as any.
 func TestNotHeldByStreamsThatHaveBroughtAll(t *testing.T) {
