@@ -32,7 +32,7 @@ type Client struct {
 	runs     map[*run]struct{}
 	serving  map[uuid.UUID]*run // those of them that have sinks
 	tasks    int                // goroutines of ours
-	insiders int                // calls of Close that wait inside a sink
+	insiders int                // commands whose sinks wait in calls of Close
 	down     chan struct{}      // nil before Close; closed when everything has ended
 	downErr  error
 }
@@ -126,21 +126,22 @@ func (c *Client) WaitReady(ctx context.Context) error {
 // Close refuses new commands, ends running ones with [ErrClosed], and returns when their sinks have
 // got End and the connections are closed. It may be called more than once and from anywhere. From the
 // body of a loop over a stream it ends that stream's command too; from inside a sink it waits for all commands but the
-// one that the sink is serving, which ends when the sink returns.
+// one that the sink is serving, which ends when the sink returns, and the one in whose sink that was run, if there is one.
 func (c *Client) Close() error {
 	down := c.shutDown()
-	if !within.Inside() {
+	inside := within.Count((*Stream).run) // a sink may run a command
+	if inside == 0 {
 		<-down
 		return c.downErr
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.insiders++
+	c.insiders += inside
 	c.changed.Broadcast()
 	for len(c.runs) > c.insiders {
 		c.changed.Wait()
 	}
-	c.insiders--
+	c.insiders -= inside
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/stats"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/sink"
 	vt "github.com/sovd-go/vehicle/vehicletest"
 )
 
@@ -205,6 +206,73 @@ func TestCloseFromInside(t *testing.T) {
 	})
 }
 
+// A sink may run a command on its own client: neither is waited for from inside both, but all others are, and a loop's own is ended.
+func TestCloseFromACommandThatASinkRuns(t *testing.T) {
+	t.Parallel()
+	for name, run := range map[string]func(ctx context.Context, client *vehicle.Client, closes func()) error{
+		"inside its sink": func(ctx context.Context, client *vehicle.Client, closes func()) error {
+			_, err := client.Execute(ctx, command("Inner"), vehicle.WithSink(sink.Func{OnEnd: func(context.Context, vehicle.Result) error { closes(); return nil }}))
+			return err
+		},
+		"inside its loop": func(ctx context.Context, client *vehicle.Client, closes func()) error {
+			var last error
+			for _, last = range client.Stream(ctx, command("Inner")).Chunks() {
+				closes()
+			}
+			return last
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			answer := vt.Script{vt.Answer(`0`)}
+			server := vt.NewServer(t, vt.WithTCP(), vt.On("Other", vt.Script{vt.Send(`0`), vt.Stall()}), vt.On("Outer", answer), vt.On("Inner", answer))
+			sink := newRecorder(t)
+			client, err := vehicle.New(server.Target(), append(server.Options(), vehicle.WithSink(sink))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sink.onEnd = func(ctx context.Context, res vehicle.Result) error {
+				if res.Command.Name != "Outer" {
+					return nil
+				}
+				return run(ctx, client, func() {
+					_ = client.Close()
+					if got := sink.ends(); got != 3 {
+						t.Errorf("ends when Close returned: got %d, want 3", got)
+					}
+				})
+			}
+			other := make(chan error, 1)
+			go func() { other <- execute(t.Context(), client, command("Other")) }()
+			if _, err := server.WaitRequests(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+			outer := make(chan error, 1)
+			go func() { outer <- execute(t.Context(), client, command("Outer")) }()
+			wantReturned(t, outer)
+			if err := <-other; !errors.Is(err, vehicle.ErrClosed) {
+				t.Errorf("the other command: got %v, want ErrClosed", err)
+			}
+			if err := client.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		})
+	}
+}
+
+// wantReturned wants a call that calls Close to return, and no error.
+func wantReturned(t *testing.T, result <-chan error) {
+	t.Helper()
+	select {
+	case err := <-result:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("Close has not returned: it waits for who has called it")
+	}
+}
+
 // A loop that somebody stopped pulling, or whose body takes its time, does not hold Close.
 func TestCloseDoesNotWaitForALoopsBody(t *testing.T) {
 	t.Parallel()
@@ -321,14 +389,7 @@ func TestCloseFromAStatsHandler(t *testing.T) {
 	if _, err := client.Execute(t.Context(), command("ReadDTC")); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case err := <-closed:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Error("Close has not returned: it waits for who has called it")
-	}
+	wantReturned(t, closed)
 }
 
 // atEnd is a stats handler that is told of the end of an RPC.

@@ -38,6 +38,23 @@ func Inside() bool {
 	return false
 }
 
+// Count is [Inside] where such functions call each other by way of f, and in several of them the goroutine may be at once. What
+// is called in one f counts as one, and an f in which it is inside of nothing does not count.
+func Count(f any) (n int) {
+	call, between := reflect.ValueOf(Call).Pointer(), reflect.ValueOf(f).Pointer()
+	counted := false
+	for frame := range stack() {
+		switch {
+		case frame.Entry == between:
+			counted = false
+		case frame.Entry == call && !counted:
+			n++
+			counted = true
+		}
+	}
+	return n
+}
+
 // PanicError is a panic. Its value may hold anything, payloads too, so the text has it only where the
 // runtime made it; errors.As reaches one that is an error.
 type PanicError struct {

@@ -33,6 +33,30 @@ func deep(n int) bool {
 	return deep(n-1) || false
 }
 
+func TestCount(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]int{"": 0, "r": 0, "c": 1, "cc": 1, "rc": 1, "cr": 1, "rcrc": 2, "rccrc": 2, "rcr": 1, "crrc": 2, "rcrcrc": 3} {
+		if got := along(path); got != want {
+			t.Errorf("along %q, of runs and calls: got %d, want %d", path, got, want)
+		}
+	}
+}
+
+// along counts where it has come by runs and calls, the outermost first.
+func along(path string) (n int) {
+	switch {
+	case path == "":
+		return within.Count(run)
+	case path[0] == 'r':
+		return run(path[1:])
+	}
+	_ = within.Call(func() error { n = along(path[1:]); return nil })
+	return n
+}
+
+//go:noinline
+func run(path string) int { return along(path) + 0 }
+
 func TestPanics(t *testing.T) {
 	t.Parallel()
 	own := errors.New("its own")
