@@ -1,9 +1,11 @@
 package vehicle_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"iter"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -390,6 +392,50 @@ func TestCloseFromAStatsHandler(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantReturned(t, closed)
+}
+
+// A log handler is called where something waits for it, like a sink.
+func TestCloseFromALogHandler(t *testing.T) {
+	t.Parallel()
+	for message, provoke := range map[string]func(t *testing.T, client *vehicle.Client, ca *vt.CA){
+		"vehicle: a sink panicked": func(t *testing.T, client *vehicle.Client, _ *vt.CA) {
+			t.Helper()
+			wantSentinel(t, execute(t.Context(), client, command("ReadDTC")), "ErrSink")
+		},
+		"vehicle: TLS files reloaded": func(t *testing.T, _ *vehicle.Client, ca *vt.CA) {
+			t.Helper()
+			if err := ca.Rotate(); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(message, func(t *testing.T) {
+			t.Parallel()
+			ca := vt.NewCA(t)
+			server := vt.NewServer(t, vt.WithTCP(), vt.WithMutualTLS(ca))
+			closing, closed := make(chan *vehicle.Client, 1), make(chan error, 1)
+			log := writerFunc(func(line []byte) (int, error) {
+				if bytes.Contains(line, []byte(message)) {
+					closed <- (<-closing).Close()
+				}
+				return len(line), nil
+			})
+			client, err := vehicle.New(server.Target(), append(server.Options(), vehicle.WithReloadInterval(20*time.Millisecond),
+				vehicle.WithLogger(slog.New(slog.NewJSONHandler(log, nil))),
+				vehicle.WithSink(troubled{write: func(context.Context) error { panic("in Write") }}))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			closing <- client
+			var provoked sync.WaitGroup
+			provoked.Go(func() { provoke(t, client, ca) })
+			wantReturned(t, closed)
+			if err := client.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+			provoked.Wait()
+		})
+	}
 }
 
 // atEnd is a stats handler that is told of the end of an RPC.

@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +14,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+
+	"github.com/sovd-go/vehicle"
+	vt "github.com/sovd-go/vehicle/vehicletest"
 )
 
 // Every message that the module logs is in docs/logs.md, with its level, and nothing else is.
@@ -45,6 +50,17 @@ func TestLogsAreDocumented(t *testing.T) {
 	}
 	if len(logged) < 10 {
 		t.Errorf("got %d messages, want more: are they found at all?", len(logged))
+	}
+}
+
+// A command does not suffer from what a log handler does.
+func TestALogHandlerThatPanics(t *testing.T) {
+	t.Parallel()
+	server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Fail(codes.Unavailable, "asleep")}, vt.Script{vt.Answer(`0`)}))
+	log := slog.NewJSONHandler(writerFunc(func([]byte) (int, error) { panic("in the handler") }), nil)
+	client := server.Client(t, quickly(), vehicle.WithSink(rude{}), vehicle.WithLogger(slog.New(log)))
+	if res, err := client.Execute(t.Context(), command("Scripted")); err != nil || res.Attempts != 2 {
+		t.Errorf("got %v after %d attempts, want none after 2", err, res.Attempts)
 	}
 }
 

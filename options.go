@@ -256,7 +256,8 @@ func WithMaxMessageSize(bytes int) Option {
 }
 
 // WithLogger says where the client logs; the default is nowhere, and nil means that too. Retries are
-// logged at Info, attempts at Debug. Parameters and payloads are never logged.
+// logged at Info, attempts at Debug. Parameters and payloads are never logged. Its handler may call [Client.Close]; a panic of it
+// changes nothing.
 func WithLogger(logger *slog.Logger) Option {
 	return clientOption(func(c *config) {
 		if logger == nil {

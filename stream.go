@@ -10,6 +10,7 @@ import (
 
 	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/internal/lastly"
+	"github.com/sovd-go/vehicle/internal/within"
 )
 
 // Stream is one command and its answer, as it comes in. [Client.Stream] makes it; its loop runs it:
@@ -341,16 +342,19 @@ type commandLog struct {
 	cmd    *Command
 }
 
+// log calls the caller's handler, which may call Close; what it may not do is harm a command, by a panic.
 func (l commandLog) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
-	if !l.logger.Enabled(ctx, level) {
-		return
-	}
-	if l.cmd == nil { // about no command, but a client
+	_ = within.Call(func() error {
+		if !l.logger.Enabled(ctx, level) {
+			return nil
+		}
+		if l.cmd != nil { // nil: about no command, but a client
+			attrs = append(attrs, slog.String("command", foreign.Text(l.cmd.Name)),
+				slog.String("command_id", l.cmd.ID.String()), slog.String("vehicle_id", l.cmd.VehicleID.String()))
+		}
 		l.logger.LogAttrs(ctx, level, message, attrs...)
-		return
-	}
-	l.logger.LogAttrs(ctx, level, message, append(attrs, slog.String("command", foreign.Text(l.cmd.Name)),
-		slog.String("command_id", l.cmd.ID.String()), slog.String("vehicle_id", l.cmd.VehicleID.String()))...)
+		return nil
+	})
 }
 
 // describe completes an error with what it is about.

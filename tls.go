@@ -129,7 +129,7 @@ func (f fixed) ends() (client, authorities time.Time)     { return f.clientEnds,
 // warnOfPlaintext logs where commands would cross a network that anyone may read.
 func (s *security) warnOfPlaintext(target string, logger *slog.Logger) {
 	if s.insecure && !isLocal(target) {
-		logger.LogAttrs(context.Background(), slog.LevelWarn,
+		commandLog{logger: logger}.log(context.Background(), slog.LevelWarn,
 			"vehicle: plaintext: commands and answers can be read and changed on the way to the target",
 			slog.String("target", target))
 	}

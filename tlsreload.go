@@ -97,7 +97,7 @@ func (r *reloader) takeNotes() []note {
 
 func (r *reloader) logAll(notes []note) {
 	for _, n := range notes {
-		r.log.LogAttrs(context.Background(), n.level, n.message, n.attrs...)
+		commandLog{logger: r.log}.log(context.Background(), n.level, n.message, n.attrs...)
 	}
 }
 
