@@ -277,7 +277,7 @@ func WithLogger(logger *slog.Logger) Option {
 // Other transport credentials than the SDK's cost speed: frames that arrive together are then read one by one, and that a server
 // takes no more streams on a connection shows only in what has to wait.
 func WithDialOptions(opts ...grpc.DialOption) Option {
-	opts = slices.Clone(opts)
+	opts = slices.DeleteFunc(slices.Clone(opts), func(o grpc.DialOption) bool { return o == nil }) // as a condition leaves behind
 	return clientOption(func(c *config) { c.dialOptions = append(slices.Clip(c.dialOptions), opts...) })
 }
 

@@ -36,6 +36,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"a jitter over the whole":                {client{vehicle.WithRetry(vehicle.RetryPolicy{Jitter: 1.5})}, []string{"WithRetry", "Jitter 1.5"}},
 		"a longest delay below the base":         {client{vehicle.WithRetry(vehicle.RetryPolicy{BaseDelay: 2 * time.Second, MaxDelay: time.Second})}, []string{"MaxDelay 1s", "BaseDelay 2s"}},
 		"a longest delay below the default base": {client{vehicle.WithRetry(vehicle.RetryPolicy{MaxDelay: 500 * time.Millisecond})}, []string{"MaxDelay 500ms", "BaseDelay 1s"}},
+		"a negative longest delay":               {client{vehicle.WithRetry(vehicle.RetryPolicy{BaseDelay: -1, MaxDelay: -1})}, []string{"WithRetry", "MaxDelay -1ns"}},
 		"a sink that is nil":                     {client{vehicle.WithSink(newRecorder(t), nil)}, []string{"WithSink", "sink 2 of 2"}},
 		"metadata of ours":                       {client{vehicle.WithMetadata(metadata.Pairs("x-sovd-attempt", "7"))}, []string{"WithMetadata", `"x-sovd-attempt"`}},
 		"metadata of gRPC's":                     {client{vehicle.WithMetadata(metadata.MD{"Grpc-Timeout": {"1S"}})}, []string{"WithMetadata", `"grpc-timeout"`}},
@@ -89,7 +90,7 @@ func TestOptionsAreChecked(t *testing.T) {
 func TestNilOptionsAreNone(t *testing.T) {
 	t.Parallel()
 	server := vt.NewServer(t)
-	if _, err := server.Client(t, nil).Execute(t.Context(), command("ReadDTC"), nil, vehicle.WithReorderWindow(1), nil); err != nil {
+	if _, err := server.Client(t, nil, vehicle.WithDialOptions(nil)).Execute(t.Context(), command("ReadDTC"), nil, vehicle.WithReorderWindow(1), nil); err != nil {
 		t.Errorf("Execute: got %v, want no error", err)
 	}
 }

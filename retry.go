@@ -71,7 +71,7 @@ func (p RetryPolicy) validate() error {
 		return fmt.Errorf("vehicle: WithRetry: Multiplier %v: want 1 or more", p.Multiplier)
 	case math.IsNaN(p.Jitter) || full.Jitter > 1:
 		return fmt.Errorf("vehicle: WithRetry: Jitter %v: want 0 to 1", p.Jitter)
-	case full.MaxDelay < full.BaseDelay:
+	case p.MaxDelay < 0, full.MaxDelay < full.BaseDelay:
 		return fmt.Errorf("vehicle: WithRetry: MaxDelay %v is less than BaseDelay %v", p.MaxDelay, full.BaseDelay)
 	}
 	return nil
