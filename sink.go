@@ -80,6 +80,8 @@ func (d *delivery) write(ctx, limit context.Context, chunks []Chunk, teller last
 			return slowSink(name, err)
 		case err != nil:
 			return sinkError(ctx, s, "Write", err)
+		case late: // that is not the next one's doing
+			limit = ctx
 		}
 	}
 	return nil
