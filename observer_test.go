@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/sink"
@@ -252,6 +253,32 @@ func TestAnAttemptEndsBeforeItsCommand(t *testing.T) {
 		}
 	})
 }
+
+// An attempt that was announced ends, also where what it ends with cannot be asked for.
+func TestAnAttemptEndsWhateverAnInterceptorDoes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &watcher{}
+		intercept := func(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, _ grpc.Streamer, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+			return withoutTrailer{ownStream{ctx: ctx}}, nil
+		}
+		client := vt.NewServer(t).Client(t, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(intercept)))
+		_, err := client.Execute(t.Context(), command("ReadDTC"), vehicle.WithSink(w))
+		wantSentinel(t, err, "ErrInternal")
+		want := []string{
+			"tag command", "*vehicle_test.watcher.Begin: <nil>", "tag attempt 1 from 0", "stream opened: 1",
+			"attempt 1 ended: Canceled, in the context of 1", "*vehicle_test.watcher.End: <nil>", "command ended: failed, 0 chunks, 0 replayed",
+		}
+		if diff := cmp.Diff(want, w.take()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// withoutTrailer is a stream that fails, and does not say more.
+type withoutTrailer struct{ ownStream }
+
+func (withoutTrailer) Trailer() metadata.MD { panic("no trailer") }
 
 // An attempt's error says all that a command's does, and is the observer's to keep: what becomes of the command does not change it.
 func TestAnAttemptsErrorIsCompleteAndTheObservers(t *testing.T) {

@@ -278,8 +278,8 @@ func (a *attempts) withHeaders(ctx context.Context) (_ context.Context, first bo
 // failed ends the current attempt and decides: nil once it is time for the next one, or the command's error.
 func (a *attempts) failed(err error) *Error {
 	at := a.current
+	f := a.diagnose(at, err) // an interceptor's stream may panic: then there is an attempt to abandon
 	a.current = nil
-	f := a.diagnose(at, err)
 	a.drop(at)
 	if f.refused {
 		a.mayHaveRun = at.ran
