@@ -254,6 +254,26 @@ func TestAnAttemptEndsBeforeItsCommand(t *testing.T) {
 	})
 }
 
+// What a sink runs is a command of its own: the observers of the sink's command are not told of that one's sinks.
+func TestObserversSeeTheSinksOfTheirCommand(t *testing.T) {
+	t.Parallel()
+	w := &watcher{}
+	server := vt.NewServer(t)
+	other := server.Client(t, vehicle.WithSink(troubled{}))
+	runs := sink.Func{OnEnd: func(ctx context.Context, _ vehicle.Result) error { return execute(ctx, other, command("ReadDTC")) }}
+	if err := execute(t.Context(), server.Client(t, vehicle.WithSink(w, runs)), command("ClearDTC")); err != nil {
+		t.Fatal(err)
+	}
+	calls := slices.DeleteFunc(w.take(), func(line string) bool { return !strings.HasSuffix(line, ": <nil>") })
+	want := []string{
+		"*vehicle_test.watcher.Begin: <nil>", "sink.Func.Begin: <nil>", "*vehicle_test.watcher.Write: <nil>", "sink.Func.Write: <nil>",
+		"*vehicle_test.watcher.End: <nil>", "sink.Func.End: <nil>",
+	}
+	if diff := cmp.Diff(want, calls); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // An attempt that was announced ends, also where what it ends with cannot be asked for.
 func TestAnAttemptEndsWhateverAnInterceptorDoes(t *testing.T) {
 	t.Parallel()

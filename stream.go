@@ -10,6 +10,7 @@ import (
 
 	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/internal/lastly"
+	"github.com/sovd-go/vehicle/internal/sinkcall"
 	"github.com/sovd-go/vehicle/internal/within"
 )
 
@@ -144,9 +145,12 @@ func (r *run) start(s *Stream) *Error {
 	log := commandLog{logger: r.client.log, cmd: &r.cmd.Command}
 	r.sinks.sinks, r.sinks.log = r.call.sinks, log
 	r.order.init(r.call.reorderWindow, r.call.resume)
-	if len(r.call.observers) > 0 {
+	switch {
+	case len(r.call.observers) > 0:
 		r.ctx = r.call.observers.tagCommand(r.ctx, r.cmd.Command, log)
 		r.tagged = true
+	case len(r.call.sinks) > 0:
+		r.ctx = sinkcall.Unreported(r.ctx)
 	}
 	if e := r.sinks.begin(r.ctx, r.cmd.Command); e != nil {
 		return e

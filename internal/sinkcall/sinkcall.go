@@ -19,10 +19,18 @@ func With(ctx context.Context, report Report) context.Context {
 	return context.WithValue(ctx, key{}, report)
 }
 
+// Unreported returns a context whose sink calls are not reported: those of a command that a sink of a reported one runs.
+func Unreported(ctx context.Context) context.Context {
+	if report, _ := ctx.Value(key{}).(Report); report == nil {
+		return ctx
+	}
+	return With(ctx, nil)
+}
+
 // Do calls f, which is a call of sink's method, by [within.Call], and reports it where somebody has asked.
 func Do(ctx context.Context, sink any, method string, f func() error) error {
-	report, ok := ctx.Value(key{}).(Report)
-	if !ok {
+	report, _ := ctx.Value(key{}).(Report)
+	if report == nil {
 		return within.Call(f)
 	}
 	start := time.Now()
