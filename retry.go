@@ -177,7 +177,10 @@ func (a *attempts) open() error {
 		at.again()
 		err = a.connect(at)
 	}
-	if err != nil {
+	switch {
+	case err == io.EOF: //nolint:errorlint // an interceptor's; RecvMsg's would be the end of an answer
+		return fmt.Errorf("the stream was not opened: %w", err)
+	case err != nil:
 		return err
 	}
 	a.opened(at)
@@ -249,14 +252,17 @@ func (a *attempts) reported(failure Error) *Error {
 }
 
 // connect opens a stream. Nothing has been sent where it fails.
-func (a *attempts) connect(at *attempt) (err error) {
+func (a *attempts) connect(at *attempt) error {
 	where := &at.firstPlace
 	if at.place != nil { // it moves, and gRPC may not be done with the place before
 		where = new(place)
 	}
 	at.place, where.attempt = where, at
 	where.opts = [...]grpc.CallOption{grpc.StaticMethod(), a.client.config.receiveLimit, grpc.ForceCodecV2(a.wire), grpc.OnFinish(where.finished)}
-	at.ClientStream, err = a.client.pool.open(where)
+	stream, err := a.client.pool.open(where)
+	if err == nil { // beside an error an interceptor may return anything
+		at.ClientStream = stream
+	}
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"slices"
@@ -435,5 +436,38 @@ func TestNeverSent(t *testing.T) {
 	}
 	if e.MayHaveRun() || e.Attempts != 4 {
 		t.Errorf("got MayHaveRun %t after %d attempts, want false after 4", e.MayHaveRun(), e.Attempts)
+	}
+}
+
+// Where an interceptor fails to open a stream nothing was sent, whatever else it returns, and whatever its error would mean of a stream.
+func TestAnInterceptorThatDoesNotOpen(t *testing.T) {
+	t.Parallel()
+	down := status.Error(codes.Unavailable, "down")
+	for name, tt := range map[string]struct {
+		stream grpc.ClientStream
+		err    error
+		want   string
+	}{
+		"a wrapper of no stream beside the error": {counted{}, down, "ErrUnavailable"},
+		"io.EOF, as a token service may say":      {nil, io.EOF, "ErrInternal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := vt.NewServer(t)
+				fails := func(context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, grpc.Streamer, ...grpc.CallOption) (grpc.ClientStream, error) {
+					return tt.stream, tt.err
+				}
+				client := server.Client(t, exactly(), vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(fails)))
+				err := execute(t.Context(), client, command("ReadDTC"))
+				wantSentinel(t, err, tt.want)
+				if e := wantError(t, err); !errors.Is(err, tt.err) || e.MayHaveRun() {
+					t.Errorf("got %v, may have run: %t, want %v of a command that has not", err, e.MayHaveRun(), tt.err)
+				}
+				if got := client.Stats().Streams; got != 0 {
+					t.Errorf("got %d streams, want none", got)
+				}
+			})
+		})
 	}
 }
