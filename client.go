@@ -114,7 +114,9 @@ func (c *Client) WaitReady(ctx context.Context) error {
 		e = newError(ErrUnavailable, foreign.Text(err.Error()), err)
 	default:
 		when := "before a connection was ready"
-		if st, failed := status.FromError(err); failed {
+		if panicked, ok := errors.AsType[*within.PanicError](err); ok {
+			when += ": " + foreign.Text(panicked.Error())
+		} else if st, failed := status.FromError(err); failed {
 			when += ": " + foreign.Text(st.Message())
 		}
 		e = contextError(ctx, when, err)

@@ -31,6 +31,15 @@ func answerMishaps() map[string]mishap {
 		"a parameter is not valid UTF-8": {want: "ErrInvalidCommand", ruin: func(c *vehicle.Command) { c.Params = map[string]any{"mask": secret + "\xff"} }},
 		"an interceptor panics": {want: "ErrInternal",
 			opts: []vehicle.Option{vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(panics))}},
+		"an interceptor panics before a connection is ready": {want: "ErrTimeout",
+			opts: []vehicle.Option{vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(panics), grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+				return nil, errors.New("no route to the gateway")
+			}))},
+			run: func(ctx context.Context, client *vehicle.Client, _ vehicle.Command) error {
+				ctx, cancel := context.WithTimeout(ctx, time.Minute)
+				defer cancel()
+				return client.WaitReady(ctx)
+			}},
 		"the caller cancels while a sink is busy": {want: "ErrCanceled", scripts: []vt.Script{{vt.Answer(`1`)}},
 			opts: []vehicle.Option{vehicle.WithSink(troubled{write: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})},
 			run:  executeForASecond},

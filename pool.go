@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
+	"github.com/sovd-go/vehicle/internal/within"
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
@@ -396,9 +397,12 @@ const failureInterval = time.Second
 func (c *conn) failure(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	_, err := c.NewStream(ctx, &vehiclepb.VehicleService_ServiceDesc.Streams[0], vehiclepb.VehicleService_ExecuteCommand_FullMethodName,
-		grpc.PerRPCCredentials(unsent{}))
-	if status.Code(err) != codes.Unavailable {
+	err := within.Call(func() error { // interceptors are called
+		_, err := c.NewStream(ctx, &vehiclepb.VehicleService_ServiceDesc.Streams[0], vehiclepb.VehicleService_ExecuteCommand_FullMethodName,
+			grpc.PerRPCCredentials(unsent{}))
+		return err
+	})
+	if _, panicked := errors.AsType[*within.PanicError](err); !panicked && status.Code(err) != codes.Unavailable {
 		return nil
 	}
 	return err
