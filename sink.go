@@ -81,7 +81,7 @@ func (d *delivery) write(ctx, limit context.Context, chunks []Chunk, teller last
 		case err != nil:
 			return sinkError(ctx, s, "Write", err)
 		case late: // that is not the next one's doing
-			limit = ctx
+			limit = ctx //nolint:fatcontext // the command's, nothing nested
 		}
 	}
 	return nil
