@@ -131,7 +131,7 @@ func (c *Client) WaitReady(ctx context.Context) error {
 // one that the sink is serving, which ends when the sink returns, and the one in whose sink that was run, if there is one.
 func (c *Client) Close() error {
 	down := c.shutDown()
-	inside := within.Count((*Stream).run) // a sink may run a command
+	inside := within.Inside((*Stream).run) // a sink may run a command
 	if inside == 0 {
 		<-down
 		return c.downErr

@@ -217,67 +217,47 @@ func sinksThatMisuseTheContext() []brokenSink {
 	}
 }
 
+// keepingForTheLast keeps chunks for the command that has begun last, of those whose vehicles are of the same kind.
+func keepingForTheLast(kind func(vehicleID uuid.UUID) uuid.UUID) func(*sink.Memory, <-chan struct{}) Harness {
+	return func(m *sink.Memory, _ <-chan struct{}) Harness {
+		var mu sync.Mutex
+		last := make(map[uuid.UUID]uuid.UUID)
+		return replacing(m, sink.Func{
+			OnBegin: func(ctx context.Context, cmd vehicle.Command) error {
+				mu.Lock()
+				defer mu.Unlock()
+				last[kind(cmd.VehicleID)] = cmd.ID
+				return m.Begin(ctx, cmd)
+			},
+			OnWrite: func(ctx context.Context, chunks []vehicle.Chunk) error {
+				pause()
+				batch := slices.Clone(chunks)
+				mu.Lock()
+				defer mu.Unlock()
+				for i := range batch {
+					batch[i].CommandID = last[kind(batch[i].VehicleID)]
+				}
+				return m.Write(ctx, batch)
+			},
+			OnEnd: func(ctx context.Context, res vehicle.Result) error {
+				pause()
+				return m.End(ctx, res)
+			},
+		})
+	}
+}
+
 func sinksThatMixCommands() []brokenSink {
 	return []brokenSink{
 		{
 			name: "mixes commands", caughtBy: "concurrent commands are not mixed",
-			saying: "command 1 of 32: ",
-			harness: func(m *sink.Memory, _ <-chan struct{}) Harness {
-				var mu sync.Mutex
-				var current uuid.UUID
-				return replacing(m, sink.Func{
-					OnBegin: func(ctx context.Context, cmd vehicle.Command) error {
-						mu.Lock()
-						defer mu.Unlock()
-						current = cmd.ID
-						return m.Begin(ctx, cmd)
-					},
-					OnWrite: func(ctx context.Context, chunks []vehicle.Chunk) error {
-						pause()
-						batch := slices.Clone(chunks)
-						mu.Lock()
-						defer mu.Unlock()
-						for i := range batch {
-							batch[i].CommandID = current
-						}
-						return m.Write(ctx, batch)
-					},
-					OnEnd: func(ctx context.Context, res vehicle.Result) error {
-						pause()
-						return m.End(ctx, res)
-					},
-				})
-			},
+			saying:  "command 1 of 32: ",
+			harness: keepingForTheLast(func(uuid.UUID) uuid.UUID { return uuid.Nil }),
 		},
 		{
 			name: "knows one command to a vehicle", caughtBy: "concurrent commands are not mixed",
-			saying: "command 1 of 32: ",
-			harness: func(m *sink.Memory, _ <-chan struct{}) Harness {
-				var mu sync.Mutex
-				current := make(map[uuid.UUID]uuid.UUID) // by vehicle
-				return replacing(m, sink.Func{
-					OnBegin: func(ctx context.Context, cmd vehicle.Command) error {
-						mu.Lock()
-						defer mu.Unlock()
-						current[cmd.VehicleID] = cmd.ID
-						return m.Begin(ctx, cmd)
-					},
-					OnWrite: func(ctx context.Context, chunks []vehicle.Chunk) error {
-						pause()
-						batch := slices.Clone(chunks)
-						mu.Lock()
-						defer mu.Unlock()
-						for i := range batch {
-							batch[i].CommandID = current[batch[i].VehicleID]
-						}
-						return m.Write(ctx, batch)
-					},
-					OnEnd: func(ctx context.Context, res vehicle.Result) error {
-						pause()
-						return m.End(ctx, res)
-					},
-				})
-			},
+			saying:  "command 1 of 32: ",
+			harness: keepingForTheLast(func(vehicleID uuid.UUID) uuid.UUID { return vehicleID }),
 		},
 		{
 			name: "serves one command at a time", caughtBy: "concurrent commands are not mixed",

@@ -1,5 +1,5 @@
 // Package within calls the code of others that serves a command, sinks above all: it turns its panics into errors, and
-// tells whether a goroutine is inside such a call.
+// tells whether a goroutine is inside such calls.
 //
 // Client.Close may be called from a sink and must then not wait for the command that the sink is
 // serving. Go has no goroutine identity to compare, and reading one out of a stack trace costs
@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// Call calls f, so that [Inside] is true in it. A panic of f becomes a [*PanicError].
+// Call calls f, so that [Inside] counts it. A panic of f becomes a [*PanicError].
 //
 //go:noinline
 func Call(f func() error) (err error) {
@@ -26,21 +26,10 @@ func Call(f func() error) (err error) {
 	return f()
 }
 
-// Inside says whether the calling goroutine is running a function that it gave to [Call]. It does
-// not see through goroutines that such a function started.
-func Inside() bool {
-	entry := reflect.ValueOf(Call).Pointer()
-	for frame := range stack() {
-		if frame.Entry == entry {
-			return true
-		}
-	}
-	return false
-}
-
-// Count is [Inside] where such functions call each other by way of f, and in several of them the goroutine may be at once. What
-// is called in one f counts as one, and an f in which it is inside of nothing does not count.
-func Count(f any) (n int) {
+// Inside says in how many functions that it gave to [Call] the calling goroutine is. Those that are called one by another count as
+// one, unless a call of f lies between them: then each may be serving another command. It does not see through goroutines that
+// such a function started.
+func Inside(f any) (n int) {
 	call, between := reflect.ValueOf(Call).Pointer(), reflect.ValueOf(f).Pointer()
 	counted := false
 	for frame := range stack() {

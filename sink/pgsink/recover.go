@@ -17,7 +17,8 @@ import (
 // processes.
 //
 // The commands of other processes are known by their rows alone: choose olderThan longer than a command
-// may wait before it begins and may take to answer. One whose submitted_at is NULL counts as submitted long ago. A living command that is caught has its status put right when it ends.
+// may wait before it begins and may take to answer. One whose submitted_at is NULL counts as submitted long ago. A living
+// command that is caught has its status put right when it ends.
 func (s *Sink) Recover(ctx context.Context, olderThan time.Duration) (int64, error) {
 	var total int64
 	var last uuid.UUID // the batches go through the commands in the order of their ids
