@@ -104,13 +104,21 @@ func (at *attempt) waited() {
 	}
 }
 
-// receive is RecvMsg, which says io.EOF also where no answer has ended: gRPC has opened again, by itself, a stream that the server
+// receive receives a message into wire's, for no longer than the idle timeout. One that came in a bundle with others may wait there.
+//
+// gRPC's RecvMsg says io.EOF also where no answer has ended: it has opened again, by itself, a stream that the server
 // refused, and that one was lost before it had the request. Asked again, gRPC says what became of it, and says io.EOF again
 // where that is so.
-func (at *attempt) receive(m any) error {
+func (at *attempt) receive(wire *codec, idle time.Duration) error {
+	m := wire.scratch()
+	if len(wire.waiting) > 0 {
+		return wire.next(m)
+	}
+	at.waitFrom(idle)
 	err := at.RecvMsg(m)
 	if err == io.EOF && !at.answered { //nolint:errorlint // gRPC returns it as it is
 		err = at.RecvMsg(m)
 	}
+	at.waited()
 	return err
 }

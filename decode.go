@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // the codec that ours wraps
+	encodingproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -58,23 +58,23 @@ func check(c *Chunk) error {
 	}
 }
 
-// codec is gRPC's protobuf codec, given to each call, but for what is done for each command and each chunk: it encodes a
+// codec takes the place of gRPC's protobuf codec in each call, and is the same but for what is done for each command and each chunk: it encodes a
 // CommandRequest without reflection, and the strings of a CommandResponse refer to the memory that gRPC received them in. It
 // also notes what it could not read: gRPC reports
 // that as INTERNAL, like any trouble of the server's. One command uses it, in one goroutine.
 //
 // It leaves out one of protobuf's checks: whether the payload is UTF-8, which jsonscan finds out.
 type codec struct {
-	encoding.CodecV2
 	message   vehiclepb.CommandResponse // received into, again and again
 	text      []byte                    // the payload of the last message
 	malformed error
+	waiting   [][]byte // messages of the last bundle, from the last one to the next
 	request   *vehiclepb.CommandRequest
 	limit     int // of a message, in bytes
 }
 
 func (c *codec) init(limit int, request *vehiclepb.CommandRequest) {
-	c.CodecV2, c.request, c.limit = encoding.GetCodecV2("proto"), request, limit
+	c.request, c.limit = request, limit
 }
 
 func (c *codec) scratch() *vehiclepb.CommandResponse { return &c.message }
@@ -89,6 +89,12 @@ func (c *codec) payload(m *vehiclepb.CommandResponse) json.RawMessage {
 	return json.RawMessage(text)
 }
 
+// protobuf is gRPC's own codec.
+func protobuf() encoding.CodecV2 { return encoding.GetCodecV2(encodingproto.Name) }
+
+// Name implements encoding.CodecV2.
+func (c *codec) Name() string { return encodingproto.Name }
+
 // Marshal implements encoding.CodecV2.
 func (c *codec) Marshal(v any) (mem.BufferSlice, error) {
 	if m, ok := v.(*vehiclepb.CommandRequest); ok {
@@ -96,17 +102,42 @@ func (c *codec) Marshal(v any) (mem.BufferSlice, error) {
 			return mem.BufferSlice{mem.SliceBuffer(data)}, nil
 		}
 	}
-	return c.CodecV2.Marshal(v)
+	return protobuf().Marshal(v)
 }
 
 // Unmarshal implements encoding.CodecV2.
 func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 	var err error
 	if m, ok := v.(*vehiclepb.CommandResponse); ok {
-		err = c.unmarshal(owned(data), m)
+		err = c.read(data, m)
 	} else {
-		err = c.CodecV2.Unmarshal(data, v)
+		err = protobuf().Unmarshal(data, v)
 	}
+	if err != nil {
+		c.malformed = err
+	}
+	return err
+}
+
+// read reads a message, or the first one of a bundle.
+func (c *codec) read(data mem.BufferSlice, m *vehiclepb.CommandResponse) error {
+	if len(data) != 1 || !isBundle(data[0].ReadOnlyData()) { // a bundle came in one frame
+		return c.unmarshal(owned(data), m)
+	}
+	var err error
+	_, ours := data[0].(mem.SliceBuffer) // see owned
+	if c.waiting, err = unbundle(c.waiting, data[0].ReadOnlyData(), ours); err != nil {
+		return err
+	}
+	return c.next(m)
+}
+
+// next reads the next message that waits. One does.
+func (c *codec) next(m *vehiclepb.CommandResponse) error {
+	last := len(c.waiting) - 1
+	data := c.waiting[last]
+	c.waiting[last], c.waiting = nil, c.waiting[:last]
+	err := c.unmarshal(data, m)
 	if err != nil {
 		c.malformed = err
 	}

@@ -32,7 +32,7 @@ func BenchmarkDecode(b *testing.B) {
 		frame := mem.BufferSlice{mem.SliceBuffer(data)}
 		b.Run(fmt.Sprintf("%dB/proto", len(payload)), func(b *testing.B) {
 			b.ReportAllocs()
-			codec := testCodec(cmd.request).CodecV2
+			codec := protobuf()
 			for b.Loop() {
 				if err := codec.Unmarshal(frame, new(vehiclepb.CommandResponse)); err != nil {
 					b.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/sovd-go/vehicle/internal/dialing"
 	"github.com/sovd-go/vehicle/internal/foreign"
 )
 
@@ -41,6 +43,10 @@ func newDialer(target string, config config, keys keyring) (dialer, error) {
 	if err := checkTarget(target); err != nil {
 		return nil, err
 	}
+	bundle := min(maxFramePayload, config.maxMessageSize)
+	if slices.ContainsFunc(config.dialOptions, dialing.MayLook) {
+		bundle = 0
+	}
 	opts := []grpc.DialOption{
 		// gRPC's retry sends the request again where a service config says so, which Command.Once
 		// forbids. Its transparent retry of streams that the server never saw remains.
@@ -55,12 +61,13 @@ func newDialer(target string, config config, keys keyring) (dialer, error) {
 		// It wraps every message, which costs a third of a fast stream: only where somebody looks.
 		opts = append(opts, grpc.WithChainStreamInterceptor(logging.StreamClientInterceptor(
 			debugLogger(config.logger), logging.WithLevels(func(codes.Code) logging.Level { return logging.LevelDebug }))))
+		bundle = 0
 	}
 	opts = append(opts, config.dialOptions...)
 	info := keys.current().Info()
 	return func() (*grpc.ClientConn, *streamLimit, error) {
 		handshakes, limit := &handshakes{keys: keys, info: info}, new(streamLimit)
-		cc, err := grpc.NewClient(target, append(handshakes.dialOptions(limit), opts...)...)
+		cc, err := grpc.NewClient(target, append(handshakes.dialOptions(limit, bundle), opts...)...)
 		if err != nil {
 			return nil, nil, fmt.Errorf("vehicle: target %q: %w", target, err)
 		}

@@ -107,12 +107,12 @@ type failedHandshake struct {
 
 var _ credentials.TransportCredentials = (*handshakes)(nil)
 
-// dialOptions makes a connection use h, and limit know what its server says.
-func (h *handshakes) dialOptions(limit *streamLimit) []grpc.DialOption {
+// dialOptions makes a connection use h, limit know what its server says, and messages come in bundles of so many bytes.
+func (h *handshakes) dialOptions(limit *streamLimit, bundle int) []grpc.DialOption {
 	if h.info.SecurityProtocol != "tls" {
-		return []grpc.DialOption{grpc.WithTransportCredentials(merging{h.keys.current(), limit})}
+		return []grpc.DialOption{grpc.WithTransportCredentials(merging{h.keys.current(), limit, bundle})}
 	}
-	return []grpc.DialOption{grpc.WithTransportCredentials(merging{h, limit}), grpc.WithChainStreamInterceptor(h.explain)}
+	return []grpc.DialOption{grpc.WithTransportCredentials(merging{h, limit, bundle}), grpc.WithChainStreamInterceptor(h.explain)}
 }
 
 // ClientHandshake implements credentials.TransportCredentials.

@@ -20,17 +20,20 @@ type merger struct {
 
 	limit *streamLimit // reads the SETTINGS that pass by
 	told  bool         // some have
+	bundler
 
 	// The last frame that came in pieces.
-	head [frameHeader]byte
-	have int // bytes of head that have come
-	rest int // bytes behind head that have not
+	head [frameHeader + messageHeader]byte // what is looked at of it
+	have int                               // bytes of head that have come; 0: all, or there is no such frame
+	rest int                               // bytes behind head that have not come
 }
 
-// Of frames; see RFC 9113, sections 4.1, 4.2 and 6.1.
+// Of frames; see RFC 9113, sections 4.1, 4.2 and 6.
 const (
 	frameHeader     = 9 // bytes: length (3), type, flags, stream (4)
 	frameData       = 0x0
+	frameHeaders    = 0x1
+	frameReset      = 0x3 // RST_STREAM
 	flagEndStream   = 0x1
 	maxFramePayload = 1 << 14 // unless a client allows more, which gRPC does not
 )
@@ -49,9 +52,10 @@ func (m *merger) merge(p []byte) int {
 	for size := wholeFrame(p[at:]); size > 0; size = wholeFrame(p[at:]) {
 		frame := p[at : at+size]
 		at += size
+		message := m.look(frame)
 		if mergeable(into, frame) {
 			into[4] = frame[4]
-			n := copy(p[end:], frame[frameHeader:]) // over frame's header
+			n := m.add(into, frame, message, p[end:])
 			end += n
 			into = into[:len(into)+n]
 			binary.BigEndian.PutUint16(into[1:], uint16(len(into)-frameHeader)) //nolint:gosec // G115: up to maxFramePayload
@@ -63,13 +67,10 @@ func (m *merger) merge(p []byte) int {
 		}
 		into = p[end : end+copy(p[end:], frame)]
 		end += size
+		m.begin(into, message)
 	}
 	if begun := p[at:]; len(begun) > 0 {
-		m.have = copy(m.head[:], begun)
-		if m.have == frameHeader {
-			m.begin()
-			m.rest -= len(begun) - frameHeader
-		}
+		m.rest -= len(begun) - m.follow(begun)
 		end += copy(p[end:], begun)
 	}
 	return end
@@ -78,25 +79,38 @@ func (m *merger) merge(p []byte) int {
 // goOn returns where in p the frame ends that had begun before.
 func (m *merger) goOn(p []byte) int {
 	at := 0
-	if m.have > 0 && m.have < frameHeader {
-		at = copy(m.head[m.have:], p)
-		if m.have += at; m.have < frameHeader {
-			return at
-		}
-		m.begin()
+	if m.have > 0 {
+		at = m.follow(p)
 	}
 	n := min(m.rest, len(p)-at)
 	m.rest -= n
 	return at + n
 }
 
-// begin notes how much is to come of a frame whose header has come, and not all else.
-func (m *merger) begin() {
-	m.rest = payloadLen(m.head[:])
-	if isSettings(m.head[:]) {
+// follow takes what p has of the head of a frame that comes in pieces, and returns how much that is.
+func (m *merger) follow(p []byte) int {
+	at := 0
+	for wanted := frameHeader; ; wanted += messageHeader {
+		if m.have < wanted {
+			n := copy(m.head[m.have:wanted], p[at:])
+			m.have += n
+			at += n
+		}
+		if m.have < wanted {
+			return at
+		}
+		if wanted > frameHeader || m.head[3] != frameData || payloadLen(m.head[:]) < messageHeader {
+			break
+		}
+	}
+	head := m.head[:m.have]
+	m.have, m.rest = 0, payloadLen(head)-(len(head)-frameHeader)
+	m.look(head)
+	if isSettings(head) {
 		m.limit.forget()
 		m.told = true
 	}
+	return at
 }
 
 // wholeFrame is the size of the frame that p begins with; 0: not all of it has come.
@@ -133,7 +147,8 @@ func (m *merger) SyscallConn() (syscall.RawConn, error) {
 // merging is credentials whose connections merge frames: that is where gRPC gets a connection from, once it is decrypted.
 type merging struct {
 	credentials.TransportCredentials
-	limit *streamLimit // of the connection that is made last
+	limit  *streamLimit // of the connection that is made last
+	bundle int          // how large a bundle may be, in bytes; 0: none are made
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
@@ -142,10 +157,10 @@ func (m merging) ClientHandshake(ctx context.Context, authority string, raw net.
 	if err != nil {
 		return nil, nil, err
 	}
-	return &merger{Conn: conn, limit: m.limit}, info, nil
+	return &merger{Conn: conn, limit: m.limit, bundler: bundler{most: m.bundle}}, info, nil
 }
 
 // Clone implements credentials.TransportCredentials.
 func (m merging) Clone() credentials.TransportCredentials {
-	return merging{m.TransportCredentials.Clone(), m.limit}
+	return merging{m.TransportCredentials.Clone(), m.limit, m.bundle}
 }

@@ -88,14 +88,12 @@ var errEnded = errors.New("the goroutine that receives has ended")
 
 // next receives a message. It says whether there may be another.
 func (l *lookahead) next() bool {
-	message := l.from.wire.scratch()
-	l.at.waitFrom(l.from.attempts.call.idleTimeout)
-	err := l.at.RecvMsg(message)
-	l.at.waited()
+	wire := l.from.wire
+	err := l.at.receive(wire, l.from.attempts.call.idleTimeout)
 	if err != nil {
 		return l.put(nil, true, err)
 	}
-	if err = l.from.decode(message, &l.one[0]); err != nil {
+	if err = l.from.decode(wire.scratch(), &l.one[0]); err != nil {
 		return l.put(nil, true, malformed(err))
 	}
 	return l.put(l.one[:], l.one[0].Final, nil)

@@ -36,7 +36,7 @@ type receiver struct {
 const never = -1
 
 // receive implements source. It receives messages until they make chunks ready. Who waits for a chunk waits in it: it is one
-// function, and RecvMsg of attempts is, since the garbage collector walks through each frame of each stack that waits.
+// function, and receive of attempts is, since the garbage collector walks through each frame of each stack that waits.
 func (r *receiver) receive() (ready []Chunk, err *Error) {
 	panicked := within.Call(func() error {
 		ready = r.ready[:0]
@@ -45,8 +45,7 @@ func (r *receiver) receive() (ready []Chunk, err *Error) {
 				ready, err = r.takeAhead(ready)
 				continue
 			}
-			message := r.wire.scratch()
-			ready, err = r.take(message, r.attempts.RecvMsg(message), ready)
+			ready, err = r.take(r.wire.scratch(), r.attempts.receive(), ready)
 		}
 		r.ready = ready
 		return nil
@@ -63,9 +62,9 @@ func (r *receiver) broke(panicked error) *Error {
 	return newError(ErrInternal, foreign.Text(panicked.Error()), panicked)
 }
 
-// take takes what RecvMsg brought, and appends the chunks that it makes ready.
+// take takes what was received, and appends the chunks that it makes ready.
 func (r *receiver) take(message *vehiclepb.CommandResponse, received error, ready []Chunk) ([]Chunk, *Error) {
-	switch err := received.(type) { //nolint:errorlint // RecvMsg of attempts says what it returns
+	switch err := received.(type) { //nolint:errorlint // receive of attempts says what it returns
 	case nil:
 	case *Error:
 		return ready, err

@@ -132,18 +132,16 @@ type attempts struct {
 	delays    *backoff.ExponentialBackOff // nil: from the base delay
 }
 
-// RecvMsg receives the next message, from however many attempts it takes. Its errors are io.EOF, where the
+// receive receives the next message into wire's, from however many attempts it takes. Its errors are io.EOF, where the
 // server ended the stream normally, and *Error.
-func (a *attempts) RecvMsg(m any) error {
+func (a *attempts) receive() error {
 	for {
 		var err error
 		if a.current == nil {
 			err = a.open()
 		}
 		if err == nil {
-			a.current.waitFrom(a.call.idleTimeout)
-			err = a.current.receive(m)
-			a.current.waited()
+			err = a.current.receive(a.wire, a.call.idleTimeout)
 		}
 		switch err {
 		case nil:

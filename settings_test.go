@@ -102,7 +102,7 @@ func TestStreamLimitIsThatOfTheLastServerToSpeak(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var limit streamLimit
-			credentials := merging{insecure.NewCredentials(), &limit}.Clone()
+			credentials := merging{insecure.NewCredentials(), &limit, 0}.Clone()
 			for _, says := range []string{limited, tt.next} {
 				conn, _, err := credentials.ClientHandshake(t.Context(), "", readConn{from: strings.NewReader(says)})
 				if err != nil {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/dialing"
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
@@ -102,7 +103,7 @@ func (s *Server) Options() []vehicle.Option {
 		opts = append(opts, s.config.tlsClient...)
 	}
 	if s.memory != nil {
-		opts = append(opts, vehicle.WithDialOptions(grpc.WithContextDialer(s.Dial)))
+		opts = append(opts, vehicle.WithDialOptions(dialing.Way{DialOption: grpc.WithContextDialer(s.Dial)}))
 	}
 	return opts
 }
