@@ -19,7 +19,7 @@ import (
 
 // message is a Length-Prefixed-Message.
 func message(text string) string {
-	return "\x00" + string(binary.BigEndian.AppendUint32(nil, uint32(len(text)))) + text //nolint:gosec // G115: a few bytes
+	return "\x00" + string(binary.BigEndian.AppendUint32(nil, uint32(len(text)))) + text
 }
 
 // messages are frames of a message each.

@@ -3,6 +3,7 @@ package vehicle
 import (
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/sovd-go/vehicle/internal/within"
@@ -16,9 +17,11 @@ type pump struct {
 	queue
 }
 
-func newPump(from *receiver) *pump {
+// newPump makes a pump in which the first chunks of an answer wait.
+func newPump(from *receiver, first []Chunk) *pump {
 	p := &pump{from: from}
 	p.init()
+	p.chunks = slices.Clone(first)
 	return p
 }
 
@@ -54,9 +57,9 @@ func (p *pump) receive() ([]Chunk, *Error) {
 // caller: it does for a long answer without sinks what a pump does with them. It ends with the attempt, or with a
 // final chunk.
 type lookahead struct {
-	from *receiver
-	at   *attempt
-	one  [1]Chunk
+	from  *receiver
+	at    *attempt
+	batch []Chunk
 	queue
 }
 
@@ -86,17 +89,22 @@ func (l *lookahead) run() {
 // errEnded is seen where an interceptor has ended the goroutine that received.
 var errEnded = errors.New("the goroutine that receives has ended")
 
-// next receives a message. It says whether there may be another.
+// next receives a message, and those that came in a bundle with it. It says whether there may be another.
 func (l *lookahead) next() bool {
 	wire := l.from.wire
-	err := l.at.receive(wire, l.from.attempts.call.idleTimeout)
-	if err != nil {
-		return l.put(nil, true, err)
+	l.batch = l.batch[:0]
+	for last := false; !last; last = last || len(wire.waiting) == 0 {
+		if err := l.at.receive(wire, l.from.attempts.call.idleTimeout); err != nil {
+			return l.put(l.batch, true, err)
+		}
+		var chunk Chunk
+		if err := l.from.decode(wire.scratch(), &chunk); err != nil {
+			return l.put(l.batch, true, malformed(err))
+		}
+		l.batch = append(l.batch, chunk)
+		last = chunk.Final
 	}
-	if err = l.from.decode(wire.scratch(), &l.one[0]); err != nil {
-		return l.put(nil, true, malformed(err))
-	}
-	return l.put(l.one[:], l.one[0].Final, nil)
+	return l.put(l.batch, l.batch[len(l.batch)-1].Final, nil)
 }
 
 // queue is chunks on their way from one goroutine to another.

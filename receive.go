@@ -29,18 +29,20 @@ type receiver struct {
 	ready    []Chunk
 	room     [1]Chunk // what most messages make ready
 
+	together bool // chunks are wanted together
+
 	ahead *lookahead // nil while messages are received one by one
 	until int        // how many chunks are, before the next lookahead; or never
 }
 
 const never = -1
 
-// receive implements source. It receives messages until they make chunks ready. Who waits for a chunk waits in it: it is one
+// receive implements source. It receives messages until they make chunks ready, and for sinks those that came in a bundle with them. Who waits for a chunk waits in it: it is one
 // function, and receive of attempts is, since the garbage collector walks through each frame of each stack that waits.
 func (r *receiver) receive() (ready []Chunk, err *Error) {
 	panicked := within.Call(func() error {
 		ready = r.ready[:0]
-		for err == nil && len(ready) == 0 {
+		for err == nil && (len(ready) == 0 || r.together && len(r.wire.waiting) > 0 && !r.attempts.order.complete) {
 			if r.until == 0 {
 				ready, err = r.takeAhead(ready)
 				continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -183,18 +184,25 @@ func (r *run) stop(cause error) {
 	r.ending.end(cause)
 }
 
-// receive sets up where the chunks come from. With sinks a goroutine receives while they write; without, one does
-// that for a long answer while it is checked.
+// receive sets up where the chunks come from: to begin with, this goroutine receives them. Without sinks another one does that for a
+// long answer, while it is checked.
 func (r *run) receive() {
 	r.receiver = receiver{cmd: &r.cmd, attempts: &r.attempts, wire: &r.wire, until: r.call.aheadAfter}
 	r.receiver.ready = r.receiver.room[:0]
 	r.from = &r.receiver
 	if len(r.call.sinks) > 0 {
-		r.receiver.until = never
-		pump := newPump(&r.receiver)
-		r.from = pump
-		r.client.spawn(pump.run)
+		r.receiver.until, r.receiver.together = never, true
 	}
+}
+
+// receiveMore has a goroutine receive while the sinks write. Most answers are short, have come at once, and need none. It returns
+// the first chunks, and what else has come by now.
+func (r *run) receiveMore(first []Chunk) ([]Chunk, *Error) {
+	pump := newPump(&r.receiver, first)
+	r.from = pump
+	r.client.spawn(pump.run)
+	runtime.Gosched()
+	return pump.receive()
 }
 
 // loop delivers chunks until the answer is complete, and says whether the caller left.
@@ -204,6 +212,9 @@ func (r *run) loop(yield func(Chunk, error) bool) (_ *Error, left bool) {
 			return contextError(r.ctx, "", nil), false
 		}
 		batch, failure := r.from.receive()
+		if failure == nil && len(r.call.sinks) > 0 && r.from == source(&r.receiver) && !r.order.complete {
+			batch, failure = r.receiveMore(batch)
+		}
 		if len(batch) > 0 {
 			if err := r.write(batch); err != nil {
 				return err, false
