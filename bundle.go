@@ -139,7 +139,9 @@ const maxShared = 1 << 10
 
 // unbundle returns a bundle's messages, the last one first. The slice uses messages again. They are parts of the bundle if that is ours, else copies.
 func unbundle(messages [][]byte, bundle []byte, ours bool) ([][]byte, error) {
-	messages = messages[:0]
+	if messages = messages[:0]; cap(messages) == 0 {
+		messages = make([][]byte, 0, 4) // most are of a short answer
+	}
 	if len(bundle) > maxFramePayload {
 		return messages, errNumber // a bundle would not be
 	}
