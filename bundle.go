@@ -11,7 +11,7 @@ import (
 //	header | message, its first byte replaced by bundleMark | message | trailer | message | trailer ...
 //
 // It is made of messages that each fill a frame, which is how gRPC servers send small ones. To know that a frame begins with a message it has
-// to be known where the one before ended.
+// to be known where the one before ended. A connection that speaks no gRPC may carry something that looks like messages; gRPC only quotes it.
 type bundler struct {
 	most int            // bytes in a bundle; 0: none are made
 	amid map[uint32]int // of a stream that is amid a message: how many bytes of that are to come, or unknown
@@ -32,8 +32,11 @@ const (
 
 const (
 	unknown = -1
-	// maxAmid bounds amid. Streams may stay there that this side has reset. There are no more bundles on a connection that has had so many.
+	// maxAmid bounds amid. Streams may stay there that this side has reset. There are no more bundles on a connection that has more than so
+	// many there.
 	maxAmid = 1024
+	// maxFollowed is the longest message that is followed, in bytes.
+	maxFollowed = 1 << 30
 )
 
 // look is told of each frame, or of its first bytes where it comes in pieces. It says whether it is a message that may become part of a
@@ -70,7 +73,7 @@ func (b *bundler) follow(frame []byte) bool {
 		return true
 	}
 	for at != unknown && at < size {
-		if !plain || len(payload)-at < messageHeader {
+		if !plain || len(payload)-at < messageHeader || binary.BigEndian.Uint32(payload[at+1:]) > maxFollowed {
 			at = unknown
 			break
 		}
@@ -80,19 +83,21 @@ func (b *bundler) follow(frame []byte) bool {
 	return false
 }
 
-// note notes where a stream's next message begins, counted from the beginning of a DATA frame's payload of so many bytes.
-func (b *bundler) note(stream uint32, at, size int) {
+// note notes how much is to come of a stream's message: its next one begins at a place that is counted from the beginning of a DATA frame's payload of so
+// many bytes.
+func (b *bundler) note(stream uint32, next, size int) {
+	rest := next - size
 	switch {
-	case at == size:
+	case rest == 0:
 		delete(b.amid, stream)
 		return
-	case at != unknown:
-		at -= size
+	case next == unknown:
+		rest = unknown
 	}
 	if b.amid == nil {
 		b.amid = make(map[uint32]int)
 	}
-	b.amid[stream] = at
+	b.amid[stream] = rest
 	if len(b.amid) > maxAmid {
 		b.most, b.amid = 0, nil
 	}
@@ -127,9 +132,10 @@ func (b *bundler) add(before, frame []byte, message bool, to []byte) int {
 	return len(payload)
 }
 
-func streamOf(frame []byte) uint32 { return binary.BigEndian.Uint32(frame[5:]) }
+// streamOf is a frame's stream; the first bit is none of it.
+func streamOf(frame []byte) uint32 { return binary.BigEndian.Uint32(frame[5:]) &^ (1 << 31) }
 
-// messageLen is the length of a message with its header.
+// messageLen is the length of a message with its header. Of one over maxFollowed it may be anything, where an int has 32 bits.
 func messageLen(header []byte) int { return messageHeader + int(binary.BigEndian.Uint32(header[1:])) }
 
 func isBundle(message []byte) bool { return len(message) > 0 && message[0] == bundleMark }
@@ -152,7 +158,7 @@ func unbundle(messages [][]byte, bundle []byte, ours bool) ([][]byte, error) {
 		}
 		trailer := bundle[end:]
 		kind = trailer[0]
-		start := end - int(binary.BigEndian.Uint32(trailer[1:]))
+		start := end - int(min(binary.BigEndian.Uint32(trailer[1:]), maxFramePayload))
 		if start <= 0 || kind != firstTrailer && kind != laterTrailer {
 			return messages[:0], errNumber
 		}

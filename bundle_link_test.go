@@ -2,20 +2,26 @@ package vehicle_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/internal/dialing"
+	"github.com/sovd-go/vehicle/vehiclepb"
 	vt "github.com/sovd-go/vehicle/vehicletest"
 )
 
@@ -106,6 +112,22 @@ func (g *gathering) release() {
 	g.whole, g.came = append(g.whole, g.came[:free]...), append([]byte(nil), g.came[free:]...)
 }
 
+// gathered reaches a server by connections on which an answer arrives at once.
+func gathered(server *vt.Server) grpc.DialOption {
+	return grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+		conn, err := server.Dial(ctx, address)
+		return &gathering{Conn: conn}, err
+	})
+}
+
+// ways are those of a client that gets messages one by one, and of one that gets them in bundles.
+func ways() map[string]func(grpc.DialOption) vehicle.Option {
+	return map[string]func(grpc.DialOption) vehicle.Option{
+		"apart":      func(o grpc.DialOption) vehicle.Option { return vehicle.WithDialOptions(o) },
+		"in bundles": func(o grpc.DialOption) vehicle.Option { return vehicle.WithDialOptions(dialing.Way{DialOption: o}) },
+	}
+}
+
 // What is in bundles comes to the same as what is not.
 func TestAnAnswerThatArrivesAtOnceIsTheSameAsOneThatDoesNot(t *testing.T) {
 	t.Parallel()
@@ -132,14 +154,9 @@ func TestAnAnswerThatArrivesAtOnceIsTheSameAsOneThatDoesNot(t *testing.T) {
 		} {
 			t.Run(name+how, func(t *testing.T) {
 				t.Parallel()
-				outcome := func(way func(grpc.DialOption) grpc.DialOption) (string, int32) {
+				outcome := func(way func(grpc.DialOption) vehicle.Option) (string, int32) {
 					server, seen := vt.NewServer(t, vt.On("Scripted", scripts...)), new(counter)
-					dial := func(ctx context.Context, address string) (net.Conn, error) {
-						conn, err := server.Dial(ctx, address)
-						return &gathering{Conn: conn}, err
-					}
-					client := server.Client(t, append(slices.Clone(opts), quickly(),
-						vehicle.WithDialOptions(way(grpc.WithContextDialer(dial)), way(grpc.WithStatsHandler(seen))))...)
+					client := server.Client(t, append(slices.Clone(opts), quickly(), way(gathered(server)), way(grpc.WithStatsHandler(seen)))...)
 					stream := client.Stream(t.Context(), command("Scripted"))
 					var got []string
 					for chunk, err := range stream.Chunks() {
@@ -156,8 +173,8 @@ func TestAnAnswerThatArrivesAtOnceIsTheSameAsOneThatDoesNot(t *testing.T) {
 					}
 					return fmt.Sprintf("%q\n%d chunks, %d attempts, %d replayed, %s", got, res.Chunks, res.Attempts, res.Replayed, text), seen.received.Load()
 				}
-				want, apart := outcome(func(o grpc.DialOption) grpc.DialOption { return o })
-				got, messages := outcome(func(o grpc.DialOption) grpc.DialOption { return dialing.Way{DialOption: o} })
+				want, apart := outcome(ways()["apart"])
+				got, messages := outcome(ways()["in bundles"])
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("(-apart +in bundles):\n%s", diff)
 				}
@@ -166,5 +183,203 @@ func TestAnAnswerThatArrivesAtOnceIsTheSameAsOneThatDoesNot(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestAMalformedMessageIsOneThoughTimeHasRunOut(t *testing.T) {
+	t.Parallel()
+	malformed := vt.SendBytes([]byte("\n\x01\xff"))
+	for name, scripts := range map[string][]vt.Script{
+		"and others come after it":      {{vt.Send(`"a"`), malformed, vt.SendRaw(seq(1, `"stale"`)), vt.Send(`"x"`)}, {vt.Answer(`"a"`, `"b"`, `"c"`)}},
+		"and another attempt may break": {{vt.Send(`"a"`), malformed}, {vt.Fail(codes.Unavailable, "gateway restarting")}, {vt.Answer(`"a"`, `"b"`)}},
+	} {
+		for how, way := range ways() {
+			t.Run(name+", "+how, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					server := vt.NewServer(t, vt.On("Scripted", scripts...))
+					client := server.Client(t, exactly(), vehicle.WithResume(vehicle.ResumeTrust), vehicle.WithAttemptTimeout(time.Second), way(gathered(server)))
+					stream := client.Stream(t.Context(), command("Scripted"))
+					var got []string
+					for chunk, err := range stream.Chunks() {
+						if err == nil {
+							got = append(got, string(chunk.Payload))
+							time.Sleep(2 * time.Second)
+						}
+					}
+					if res := stream.Result(); !errors.Is(res.Err, vehicle.ErrMalformedResponse) || res.Attempts != 1 || !slices.Equal(got, []string{`"a"`}) {
+						t.Errorf("got %q in %d attempts, %v, want one chunk in one, ErrMalformedResponse", got, res.Attempts, res.Err)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestACallerThatCancelsSeesNothingOfABadChunkBehind(t *testing.T) {
+	t.Parallel()
+	for how, way := range ways() {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Send(`1`, `2`), vt.SendBytes([]byte("\n\x01\xff"))}))
+			client := server.Client(t, vehicle.WithSink(newRecorder(t)), way(gathered(server)))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			stream := client.Stream(ctx, command("Scripted"))
+			for chunk, err := range stream.Chunks() {
+				if err == nil && chunk.Seq == 1 {
+					cancel()
+				}
+			}
+			if err := stream.Result().Err; !errors.Is(err, vehicle.ErrCanceled) {
+				t.Errorf("got %v, want ErrCanceled", err)
+			}
+		})
+	}
+}
+
+// The farewell of a stream reads what comes after the final chunk, with the command's codec.
+func TestABundleAfterTheAnswerIsTheFarewells(t *testing.T) {
+	t.Parallel()
+	large := `"` + strings.Repeat("b", 8000) + `"`
+	server := vt.NewServer(t, vt.On("Scripted", vt.Script{
+		vt.Send(`1`, large), vt.SendRaw(last(seq(2, `"f"`))), vt.SendRaw(seq(3, large), seq(4, large), seq(5, `5`), seq(6, `6`)),
+	}))
+	client := server.Client(t, vehicle.WithSink(newRecorder(t)), ways()["in bundles"](gathered(server)))
+	for range 50 {
+		if res, err := client.Execute(t.Context(), command("Scripted")); err != nil || res.Chunks != 3 {
+			t.Fatalf("got %d chunks, %v, want 3", res.Chunks, err)
+		}
+	}
+}
+
+// limiting is a resolver whose service config has gRPC refuse messages over 1,000 bytes.
+type limiting struct{}
+
+func (limiting) Scheme() string                        { return "limiting" }
+func (limiting) ResolveNow(resolver.ResolveNowOptions) {}
+func (limiting) Close()                                {}
+
+func (limiting) Build(target resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
+	return limiting{}, cc.UpdateState(resolver.State{
+		Addresses:     []resolver.Address{{Addr: target.Endpoint()}},
+		ServiceConfig: cc.ParseServiceConfig(`{"methodConfig":[{"name":[{}],"maxResponseMessageBytes":1000}]}`),
+	})
+}
+
+func TestABundleIsNoLargerThanAServiceConfigAllows(t *testing.T) {
+	t.Parallel()
+	payloads := slices.Repeat([]string{`"` + strings.Repeat("a", 100) + `"`}, 50)
+	server := vt.NewServer(t, vt.WithTCP(), vt.On("ReadDTC", vt.Script{vt.Answer(payloads...)}))
+	for how, way := range ways() {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			client, err := vehicle.New("limiting:///"+server.Target(), vehicle.WithInsecure(), way(grpc.WithResolvers(limiting{})), way(gathered(server)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = client.Close() }()
+			if res, err := client.Execute(t.Context(), command("ReadDTC")); err != nil || res.Chunks != len(payloads) {
+				t.Errorf("got %d chunks, %v, want %d", res.Chunks, err, len(payloads))
+			}
+		})
+	}
+}
+
+// counting is a stream that counts the messages that are received through it.
+type counting struct {
+	grpc.ClientStream
+	received *atomic.Int32
+}
+
+func (c counting) RecvMsg(m any) error {
+	err := c.ClientStream.RecvMsg(m)
+	if err == nil {
+		c.received.Add(1)
+	}
+	return err
+}
+
+func TestAnInterceptorSeesAllThatABundleOfTheServersOwnHolds(t *testing.T) {
+	t.Parallel()
+	cmd := command("Scripted")
+	var forged []byte
+	for i, m := range []*vehiclepb.CommandResponse{seq(0, `"seen"`), seq(1, `"unseen"`), last(seq(2, `"unseen"`))} {
+		m.CommandId = cmd.ID.String()
+		text, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if forged = append(forged, text...); i > 0 {
+			forged = append(forged, byte(i), 0, 0, 0, byte(len(text)))
+		}
+	}
+	forged[0] = 2
+	server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.SendBytes(forged)}))
+	var received atomic.Int32
+	client := server.Client(t, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(
+		func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			stream, err := open(ctx, desc, cc, method, opts...)
+			return counting{stream, &received}, err
+		})))
+	if res, err := client.Execute(t.Context(), cmd); !errors.Is(err, vehicle.ErrMalformedResponse) {
+		t.Errorf("the interceptor saw %d messages; got %d chunks, %v, want ErrMalformedResponse", received.Load(), res.Chunks, err)
+	}
+}
+
+// arriving is a server whose messages arrive together, and stalls when it has sent them.
+func arriving(t *testing.T, steps ...vt.Step) *vt.Server {
+	return vt.NewServer(t, vt.WithTCP(), vt.WithServerOptions(grpc.WriteBufferSize(32<<10)), vt.On("Scripted", append(vt.Script(steps), vt.Stall())))
+}
+
+func TestAnAnswerThatIsRefusedIsLeftBeforeTheSinksHaveWhatCameBefore(t *testing.T) {
+	t.Parallel()
+	server := arriving(t, vt.Send(`0`, `1`, `{"code":`))
+	client := server.Client(t, vehicle.WithSink(troubled{write: func(ctx context.Context) error {
+		_, err := server.Requests()[0].Wait(ctx)
+		return err
+	}}))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if res, err := client.Execute(ctx, command("Scripted")); !errors.Is(err, vehicle.ErrMalformedResponse) || res.Chunks != 2 {
+		t.Errorf("got %d chunks, %v, want 2, ErrMalformedResponse", res.Chunks, err)
+	}
+}
+
+func TestACallerThatCancelsInTheFirstWriteHasCanceled(t *testing.T) {
+	t.Parallel()
+	for how, way := range ways() {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(t.Context())
+			client := arriving(t, vt.Send(`0`, `{"code":`)).Client(t, way(grpc.EmptyDialOption{}),
+				vehicle.WithSink(troubled{write: func(context.Context) error { cancel(); return nil }}))
+			if _, err := client.Execute(ctx, command("Scripted")); !errors.Is(err, vehicle.ErrCanceled) {
+				t.Errorf("got %v, want ErrCanceled", err)
+			}
+		})
+	}
+}
+
+func TestAPumpCountsTheFirstChunks(t *testing.T) {
+	t.Parallel()
+	half := `"` + strings.Repeat("x", 3<<20) + `"`
+	most := 0
+	sink := newRecorder(t)
+	sink.onWrite = func(_ context.Context, chunks []vehicle.Chunk) error {
+		sum := 0
+		for _, c := range chunks {
+			sum += len(c.Payload)
+		}
+		most = max(most, sum)
+		return nil
+	}
+	payloads := append([]string{half}, slices.Repeat([]string{`"` + strings.Repeat("y", 60<<10) + `"`}, 120)...)
+	client := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(payloads...)})).Client(t, vehicle.WithSink(sink))
+	if _, err := client.Execute(t.Context(), command("Scripted")); err != nil {
+		t.Fatal(err)
+	}
+	if most > 4<<20+60<<10+2 {
+		t.Errorf("a Write had %d bytes, want at most 4 MiB and a message", most)
 	}
 }

@@ -5,15 +5,19 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/sovd-go/vehicle/internal/dialing"
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
@@ -50,7 +54,7 @@ func said(t *testing.T, p []byte) (lines []string) {
 			continue
 		}
 		rest := append(begun[stream], payload...)
-		for len(rest) >= messageHeader && messageLen(rest) <= len(rest) {
+		for len(rest) >= messageHeader && int64(binary.BigEndian.Uint32(rest[1:])) <= int64(len(rest)-messageHeader) {
 			text := rest[messageHeader:messageLen(rest)]
 			texts := []string{string(text)}
 			switch {
@@ -84,6 +88,13 @@ func said(t *testing.T, p []byte) (lines []string) {
 	return lines
 }
 
+// reserved is a frame whose reserved bit is set.
+func reserved(frame string) string {
+	p := []byte(frame)
+	p[5] |= 0x80
+	return string(p)
+}
+
 func TestBundle(t *testing.T) {
 	t.Parallel()
 	const (
@@ -115,6 +126,10 @@ func TestBundle(t *testing.T) {
 			[]string{line(1, "\n"+message(a)+message(b)), line(1, a, b)}},
 		{"a header in two frames is the end of bundles there", []string{data(1, message(a)[:3]), data(1, message(a)[3:]), messages(1, a, b), messages(3, a, b)}, []string{line(1, a), line(1, a), line(1, b), line(3, a, b)}},
 		{"padding is the end of bundles there", []string{frame(frameData, padded, 1, "\x00"), messages(1, a, b), messages(3, a, b)}, []string{`frame 0, flags 8, stream 1: "\x00"`, line(1, a), line(1, b), line(3, a, b)}},
+		{"a length over a gigabyte is the end of bundles there", []string{data(1, "\x00\xff\xff\xff\xfb"+a), messages(1, a, b), messages(3, a, b)},
+			[]string{line(3, a, b), fmt.Sprintf("stream 1 begun: %q", "\x00\xff\xff\xff\xfb"+a+message(a)+message(b))}},
+		{"the first bit of a stream's number is none of it", []string{reserved(data(1, message("\n" + message(a) + message(b))[:6])), data(1, message(a)) + data(1, message(b))},
+			[]string{line(1, "\n"+message(a)+message(b))}},
 		{"a message comes in pieces", []string{messages(1, a, b) + messages(1, long)[:60], messages(1, long)[60:] + messages(1, a, b)}, []string{line(1, a, b), line(1, long), line(1, a, b)}},
 		{"a frame's header comes in pieces", []string{messages(1, long)[:4], messages(1, long)[4:] + messages(1, a, b)}, []string{line(1, long), line(1, a, b)}},
 		{"a message's header comes in pieces", []string{messages(1, long)[:11], messages(1, long)[11:] + messages(1, a, b)}, []string{line(1, long), line(1, a, b)}},
@@ -347,6 +362,7 @@ func FuzzUnbundle(f *testing.F) {
 	f.Add([]byte("\x02"))
 	f.Add([]byte("\x02a\x02\x00\x00\x00\x00\x01\x00\x00\x00\x00"))
 	f.Add([]byte("\x02\x01\xff\xff\xff\xff"))
+	f.Add([]byte("\x02aaaaaaaa\x01\xff\xff\xff\xf0"))
 	f.Fuzz(func(t *testing.T, bundle []byte) {
 		parts, err := unbundle(nil, bytes.Clone(bundle), true)
 		if err != nil {
@@ -363,4 +379,33 @@ func FuzzUnbundle(f *testing.F) {
 			t.Errorf("the first message begins with %d, want %d", first[0], firstByte)
 		}
 	})
+}
+
+func TestBundlesAreMadeOnlyWhereNobodyLooks(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		filter string // of gRPC's binary log
+		opts   []Option
+		want   int
+	}{
+		{"nobody looks", "", nil, maxFramePayload},
+		{"a way to connect", "", []Option{WithDialOptions(dialing.Way{DialOption: grpc.EmptyDialOption{}})}, maxFramePayload},
+		{"messages have to be small", "", []Option{WithMaxMessageSize(1000)}, 1000},
+		{"an option", "", []Option{WithDialOptions(grpc.EmptyDialOption{})}, 0},
+		{"a way to connect and an option", "", []Option{WithDialOptions(dialing.Way{DialOption: grpc.EmptyDialOption{}}, grpc.EmptyDialOption{})}, 0},
+		{"a logger at Debug", "", []Option{WithLogger(slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug})))}, 0},
+		{"gRPC's binary log", "*", nil, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("GRPC_BINARY_LOG_FILTER", tt.filter)
+			client, err := New("localhost:50051", append(tt.opts, WithInsecure())...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = client.Close() }()
+			if got := client.config.bundle; got != tt.want {
+				t.Errorf("got bundles of %d bytes, want %d", got, tt.want)
+			}
+		})
+	}
 }

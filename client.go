@@ -56,7 +56,8 @@ func newClient(target string, config config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	dial, err := newDialer(target, config, keys)
+	c.config.bundle = config.bundleSize()
+	dial, err := newDialer(target, c.config, keys)
 	if err != nil {
 		return nil, err
 	}

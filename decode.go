@@ -61,7 +61,8 @@ func check(c *Chunk) error {
 // codec takes the place of gRPC's protobuf codec in each call, and is the same but for what is done for each command and each chunk: it encodes a
 // CommandRequest without reflection, and the strings of a CommandResponse refer to the memory that gRPC received them in. It
 // also notes what it could not read: gRPC reports
-// that as INTERNAL, like any trouble of the server's. One command uses it, in one goroutine.
+// that as INTERNAL, like any trouble of the server's. One command uses it, in one goroutine at a time: that of the receiver or of its
+// lookahead, and then that of the stream's farewell.
 //
 // It leaves out one of protobuf's checks: whether the payload is UTF-8, which jsonscan finds out.
 type codec struct {
@@ -70,11 +71,11 @@ type codec struct {
 	malformed error
 	waiting   [][]byte // messages of the last bundle, from the last one to the next
 	request   *vehiclepb.CommandRequest
-	limit     int // of a message, in bytes
+	config    *config
 }
 
-func (c *codec) init(limit int, request *vehiclepb.CommandRequest) {
-	c.request, c.limit = request, limit
+func (c *codec) init(config *config, request *vehiclepb.CommandRequest) {
+	c.config, c.request = config, request
 }
 
 func (c *codec) scratch() *vehiclepb.CommandResponse { return &c.message }
@@ -121,7 +122,7 @@ func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 
 // read reads a message, or the first one of a bundle.
 func (c *codec) read(data mem.BufferSlice, m *vehiclepb.CommandResponse) error {
-	if len(data) != 1 || !isBundle(data[0].ReadOnlyData()) { // a bundle came in one frame
+	if len(data) != 1 || c.config.bundle == 0 || !isBundle(data[0].ReadOnlyData()) { // a bundle came in one frame
 		return c.unmarshal(owned(data), m)
 	}
 	var err error
@@ -293,6 +294,6 @@ func alias(text []byte) string {
 func (c *codec) tooLarge(st *status.Status) bool {
 	return st.Code() == codes.ResourceExhausted &&
 		strings.HasPrefix(st.Message(), "grpc: received message ") &&
-		strings.Contains(st.Message(), strconv.Itoa(c.limit)) &&
-		proto.Size(c.request) <= c.limit
+		strings.Contains(st.Message(), strconv.Itoa(c.config.maxMessageSize)) &&
+		proto.Size(c.request) <= c.config.maxMessageSize
 }

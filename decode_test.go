@@ -17,7 +17,7 @@ import (
 
 func testCodec(request *vehiclepb.CommandRequest) *codec {
 	c := new(codec)
-	c.init(1<<20, request)
+	c.init(&config{maxMessageSize: 1 << 20, bundle: maxFramePayload}, request)
 	return c
 }
 

@@ -35,6 +35,8 @@ func (a *attempts) diagnose(at *attempt, err error) failure {
 	}
 	st := statusOf(err)
 	switch cause := at.why(); {
+	case a.wire.malformed != nil:
+		return failure{Error: newError(ErrMalformedResponse, foreign.Text(a.wire.malformed.Error()), a.wire.malformed), permanent: true}
 	case errors.Is(cause, errIdle):
 		return failure{Error: newError(ErrTimeout, fmt.Sprintf("no chunk within %v", a.call.idleTimeout), errIdle)}
 	case errors.Is(cause, context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded && ended(at.ctx):
@@ -43,10 +45,8 @@ func (a *attempts) diagnose(at *attempt, err error) failure {
 			text = fmt.Sprintf("no connection with a free stream within %v: %s", a.call.attemptTimeout, foreign.Text(st.Message()))
 		}
 		return a.timedOut(newError(ErrTimeout, text, err))
-	case a.wire.malformed != nil:
-		return failure{Error: newError(ErrMalformedResponse, foreign.Text(a.wire.malformed.Error()), a.wire.malformed), permanent: true}
 	case a.wire.tooLarge(st):
-		text := fmt.Sprintf("a message is over the limit of %d bytes (see WithMaxMessageSize)", a.wire.limit)
+		text := fmt.Sprintf("a message is over the limit of %d bytes (see WithMaxMessageSize)", a.wire.config.maxMessageSize)
 		return failure{Error: newError(ErrMalformedResponse, text, err), permanent: true}
 	}
 	f := failure{Error: newError(sentinelOf(st.Code()), foreign.Text(st.Message()), err)}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,10 +44,6 @@ func newDialer(target string, config config, keys keyring) (dialer, error) {
 	if err := checkTarget(target); err != nil {
 		return nil, err
 	}
-	bundle := min(maxFramePayload, config.maxMessageSize)
-	if slices.ContainsFunc(config.dialOptions, dialing.MayLook) {
-		bundle = 0
-	}
 	opts := []grpc.DialOption{
 		// gRPC's retry sends the request again where a service config says so, which Command.Once
 		// forbids. Its transparent retry of streams that the server never saw remains.
@@ -57,17 +54,16 @@ func newDialer(target string, config config, keys keyring) (dialer, error) {
 	if config.keepalive.Time > 0 { // gRPC would take 0 for its least, 10 s, and without the option it does not probe
 		opts = append(opts, grpc.WithKeepaliveParams(config.keepalive))
 	}
-	if config.logger.Enabled(context.Background(), slog.LevelDebug) {
+	if config.debugs() {
 		// It wraps every message, which costs a third of a fast stream: only where somebody looks.
 		opts = append(opts, grpc.WithChainStreamInterceptor(logging.StreamClientInterceptor(
 			debugLogger(config.logger), logging.WithLevels(func(codes.Code) logging.Level { return logging.LevelDebug }))))
-		bundle = 0
 	}
 	opts = append(opts, config.dialOptions...)
 	info := keys.current().Info()
 	return func() (*grpc.ClientConn, *streamLimit, error) {
 		handshakes, limit := &handshakes{keys: keys, info: info}, new(streamLimit)
-		cc, err := grpc.NewClient(target, append(handshakes.dialOptions(limit, bundle), opts...)...)
+		cc, err := grpc.NewClient(target, append(handshakes.dialOptions(limit, config.bundle), opts...)...)
 		if err != nil {
 			return nil, nil, fmt.Errorf("vehicle: target %q: %w", target, err)
 		}
@@ -77,6 +73,17 @@ func newDialer(target string, config config, keys keyring) (dialer, error) {
 		}
 		return cc, limit, nil
 	}, nil
+}
+
+func (c *config) debugs() bool { return c.logger.Enabled(context.Background(), slog.LevelDebug) }
+
+// bundleSize is how many bytes a bundle may have; 0: somebody may look at messages, by an option or gRPC's binary log, and they have to
+// come as they were sent.
+func (c *config) bundleSize() int {
+	if c.debugs() || slices.ContainsFunc(c.dialOptions, dialing.MayLook) || os.Getenv("GRPC_BINARY_LOG_FILTER") != "" {
+		return 0
+	}
+	return min(maxFramePayload, c.maxMessageSize)
 }
 
 // targetError is a target that cannot be used.

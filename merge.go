@@ -46,6 +46,9 @@ func (m *merger) Read(p []byte) (int, error) {
 
 // merge merges the frames in p, the connection's next bytes, and returns how many bytes they are then.
 func (m *merger) merge(p []byte) int {
+	if m.limit.apart.Load() {
+		m.most = 0
+	}
 	at := m.goOn(p)
 	end := at       // of what is done
 	var into []byte // the frame before
@@ -70,7 +73,8 @@ func (m *merger) merge(p []byte) int {
 		m.begin(into, message)
 	}
 	if begun := p[at:]; len(begun) > 0 {
-		m.rest -= len(begun) - m.follow(begun)
+		n := m.follow(begun)
+		m.rest -= len(begun) - n
 		end += copy(p[end:], begun)
 	}
 	return end

@@ -46,6 +46,7 @@ type config struct {
 	receiveLimit   grpc.CallOption // the same, as gRPC wants it
 	logger         *slog.Logger
 	dialOptions    []grpc.DialOption
+	bundle         int // of what New was told: see bundleSize
 	call           callConfig
 }
 

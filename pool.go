@@ -100,6 +100,7 @@ func (p *pool) open(at *place) (grpc.ClientStream, error) {
 	}
 	stream, err := at.conn.NewStream(at.attempt.ctx, &vehiclepb.VehicleService_ServiceDesc.Streams[0], vehiclepb.VehicleService_ExecuteCommand_FullMethodName,
 		at.opts[:]...)
+	at.conn.heedServiceConfig()
 	moved := p.settle(at, err == nil)
 	if err != nil {
 		p.release(at) // gRPC's callback has done it, unless an interceptor failed before gRPC was asked
@@ -108,6 +109,14 @@ func (p *pool) open(at *place) (grpc.ClientStream, error) {
 		return nil, errMoved // also where the stream was opened at that very moment: its context has ended
 	}
 	return stream, err
+}
+
+// heedServiceConfig has messages come one by one, if a service config has told gRPC to take none as large as a bundle may be. It is known
+// once a stream is open.
+func (c *conn) heedServiceConfig() {
+	if most := c.GetMethodConfig(vehiclepb.VehicleService_ExecuteCommand_FullMethodName).MaxRespSize; most != nil && *most < maxFramePayload {
+		c.allowed.apart.Store(true)
+	}
 }
 
 // finished is gRPC's callback.

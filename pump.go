@@ -17,11 +17,14 @@ type pump struct {
 	queue
 }
 
-// newPump makes a pump in which the first chunks of an answer wait.
+// newPump makes a pump in which the first chunks of an answer wait already, if they have come.
 func newPump(from *receiver, first []Chunk) *pump {
 	p := &pump{from: from}
 	p.init()
 	p.chunks = slices.Clone(first)
+	for _, c := range first {
+		p.bytes += len(c.Payload)
+	}
 	return p
 }
 
@@ -32,7 +35,6 @@ func (p *pump) run() {
 	for more := true; more; {
 		ready, err := p.from.receive()
 		if err != nil {
-			p.from.stop()
 			more = p.put(ready, true, err)
 		} else {
 			more = p.put(ready, p.from.attempts.order.complete, nil)
@@ -120,7 +122,7 @@ type queue struct {
 	stopped  bool // nobody wants more
 }
 
-// How much a queue holds. One message is always taken, whatever its size.
+// How much a queue holds. One message, or bundle of messages, is always taken, whatever its size.
 const (
 	queueChunks = 4096
 	queueBytes  = 4 << 20

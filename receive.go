@@ -19,8 +19,8 @@ type source interface {
 	stop()
 }
 
-// receiver receives one command's answer: it turns messages into checked chunks in order. It belongs to one goroutine, but
-// for what its lookahead uses meanwhile.
+// receiver receives one command's answer: it turns messages into checked chunks in order. It belongs to one goroutine at a time, the
+// loop's or a pump's, but for what its lookahead uses meanwhile.
 type receiver struct {
 	cmd      *prepared
 	attempts *attempts
@@ -29,20 +29,19 @@ type receiver struct {
 	ready    []Chunk
 	room     [1]Chunk // what most messages make ready
 
-	together bool // chunks are wanted together
-
 	ahead *lookahead // nil while messages are received one by one
 	until int        // how many chunks are, before the next lookahead; or never
 }
 
 const never = -1
 
-// receive implements source. It receives messages until they make chunks ready, and for sinks those that came in a bundle with them. Who waits for a chunk waits in it: it is one
-// function, and receive of attempts is, since the garbage collector walks through each frame of each stack that waits.
+// receive implements source. It receives messages until they make chunks ready, and for sinks those that came in a bundle with
+// them. Who waits for a chunk waits in it: it is one function, and receive of attempts is, since the garbage collector walks
+// through each frame of each stack that waits.
 func (r *receiver) receive() (ready []Chunk, err *Error) {
 	panicked := within.Call(func() error {
 		ready = r.ready[:0]
-		for err == nil && (len(ready) == 0 || r.together && len(r.wire.waiting) > 0 && !r.attempts.order.complete) {
+		for err == nil && (len(ready) == 0 || !r.attempts.order.complete && r.together()) {
 			if r.until == 0 {
 				ready, err = r.takeAhead(ready)
 				continue
@@ -55,8 +54,14 @@ func (r *receiver) receive() (ready []Chunk, err *Error) {
 	if panicked != nil {
 		err = r.broke(panicked)
 	}
+	if err != nil {
+		r.stop() // the sinks may take their time with the chunks before it
+	}
 	return ready, err
 }
+
+// together says whether more messages of a bundle are wanted at once. The codec is the farewell's once the answer is complete.
+func (r *receiver) together() bool { return len(r.attempts.call.sinks) > 0 && len(r.wire.waiting) > 0 }
 
 // broke is the error of a panic: of an interceptor of the caller's, for example.
 func (r *receiver) broke(panicked error) *Error {

@@ -8,7 +8,11 @@ import (
 
 // streamLimit is how many streams at once a server takes on a connection. It says so in its SETTINGS, which gRPC heeds and tells
 // nobody; they are read where they pass by. 0: it is not known. Safe for concurrent use.
-type streamLimit struct{ atomic.Uint32 }
+type streamLimit struct {
+	atomic.Uint32
+
+	apart atomic.Bool // gRPC takes no message that is as large as a bundle may be
+}
 
 // Of SETTINGS; see RFC 9113, sections 6.5 and 6.5.2.
 const (

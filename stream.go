@@ -156,7 +156,7 @@ func (r *run) start(s *Stream) *Error {
 	if e := r.sinks.begin(r.ctx, r.cmd.Command); e != nil {
 		return e
 	}
-	r.wire.init(r.client.config.maxMessageSize, r.cmd.request)
+	r.wire.init(&r.client.config, r.cmd.request)
 	r.attempts = attempts{
 		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call,
 		order: &r.order, wire: &r.wire, sinks: &r.sinks, end: &r.ending, client: r.client,
@@ -184,25 +184,33 @@ func (r *run) stop(cause error) {
 	r.ending.end(cause)
 }
 
-// receive sets up where the chunks come from: to begin with, this goroutine receives them. Without sinks another one does that for a
-// long answer, while it is checked.
+// receive sets up where the chunks come from. Without sinks this goroutine receives them, and for a long answer another one does
+// while this one checks them. With sinks a pump does, but begins only once the first chunks have come, if messages may come in bundles.
 func (r *run) receive() {
 	r.receiver = receiver{cmd: &r.cmd, attempts: &r.attempts, wire: &r.wire, until: r.call.aheadAfter}
 	r.receiver.ready = r.receiver.room[:0]
 	r.from = &r.receiver
 	if len(r.call.sinks) > 0 {
-		r.receiver.until, r.receiver.together = never, true
+		r.receiver.until = never
+		if r.client.config.bundle == 0 {
+			r.pump(nil)
+		}
 	}
 }
 
-// receiveMore has a goroutine receive while the sinks write. Most answers are short, have come at once, and need none. It returns
-// the first chunks, and what else has come by now.
-func (r *run) receiveMore(first []Chunk) ([]Chunk, *Error) {
+// pump has a goroutine receive while the sinks write.
+func (r *run) pump(first []Chunk) {
 	pump := newPump(&r.receiver, first)
 	r.from = pump
 	r.client.spawn(pump.run)
+}
+
+// receiveMore is for an answer that does not end with the first chunks. Most are short, come in one bundle, and need no pump. It returns the first
+// chunks, and what else has come by now.
+func (r *run) receiveMore(first []Chunk) ([]Chunk, *Error) {
+	r.pump(first)
 	runtime.Gosched()
-	return pump.receive()
+	return r.from.receive()
 }
 
 // loop delivers chunks until the answer is complete, and says whether the caller left.
@@ -238,7 +246,11 @@ func (r *run) loop(yield func(Chunk, error) bool) (_ *Error, left bool) {
 				return newError(ErrCanceled, "the caller left the loop before the final chunk", context.Canceled), true
 			}
 		}
-		if failure != nil {
+		switch {
+		case failure == nil:
+		case len(batch) > 0 && r.ctx.Err() != nil: // the body may have done it
+			return contextError(r.ctx, "", nil), false
+		default:
 			return failure, false
 		}
 	}

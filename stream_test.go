@@ -31,7 +31,7 @@ func last(m *vehiclepb.CommandResponse) *vehiclepb.CommandResponse {
 }
 
 // What a vehicle may send, and what becomes of it: over TCP, and the same without a sink, where the
-// loop's goroutine receives, with one, where a pump does, and as a long answer, where a lookahead does.
+// loop's goroutine receives, with one, where a pump does or takes over, and as a long answer, where a lookahead does.
 func TestReceive(t *testing.T) {
 	t.Parallel()
 	broken := vt.Script{vt.Send(`0`, `1`), vt.SendBytes([]byte{0x0a, 0xff, 0x01})}
@@ -417,11 +417,12 @@ func TestInterceptorPanics(t *testing.T) {
 type faltering struct {
 	grpc.ClientStream
 	received int
+	at       int // the message before which it falters, from 1
 	does     func()
 }
 
 func (s *faltering) RecvMsg(m any) error {
-	if s.received++; s.received == 3 {
+	if s.received++; s.received == s.at {
 		s.does()
 	}
 	return s.ClientStream.RecvMsg(m)
@@ -432,17 +433,25 @@ func (s *faltering) RecvMsg(m any) error {
 func TestInterceptorBreaksTheReceiving(t *testing.T) {
 	t.Parallel()
 	for name, does := range map[string]func(){"panics": func() { panic("interceptor") }, "ends the goroutine": runtime.Goexit} {
-		for where, opt := range map[string]vehicle.Option{"with a sink": vehicle.WithSink(newRecorder(t)), "as a long answer": vehicle.WithLookaheadAfter(1)} {
+		for where, tt := range map[string]struct {
+			opt vehicle.Option
+			at  int
+		}{
+			"with a sink":            {vehicle.WithSink(newRecorder(t)), 3},
+			"at first, with a sink":  {vehicle.WithSink(newRecorder(t)), 1},
+			"at second, with a sink": {vehicle.WithSink(newRecorder(t)), 2},
+			"as a long answer":       {vehicle.WithLookaheadAfter(1), 3},
+		} {
 			t.Run(name+" "+where, func(t *testing.T) {
 				t.Parallel()
-				client := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(numbered(5)...)})).Client(t, opt, vehicle.WithDialOptions(grpc.WithStreamInterceptor(
+				client := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(numbered(5)...)})).Client(t, tt.opt, vehicle.WithDialOptions(grpc.WithStreamInterceptor(
 					func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 						s, err := next(ctx, desc, cc, method, opts...)
-						return &faltering{ClientStream: s, does: does}, err
+						return &faltering{ClientStream: s, at: tt.at, does: does}, err
 					})))
 				res, err := client.Execute(t.Context(), command("Scripted"))
-				if !errors.Is(err, vehicle.ErrInternal) || res.Chunks != 2 {
-					t.Errorf("got %v after %d chunks, want ErrInternal after 2", err, res.Chunks)
+				if !errors.Is(err, vehicle.ErrInternal) || res.Chunks != tt.at-1 {
+					t.Errorf("got %v after %d chunks, want ErrInternal after %d", err, res.Chunks, tt.at-1)
 				}
 			})
 		}
