@@ -278,7 +278,7 @@ func WithLogger(logger *slog.Logger) Option {
 // Other transport credentials than the SDK's cost speed: frames that arrive together are then read one by one, and that a server
 // takes no more streams on a connection shows only in what has to wait. So does any option: gRPC receives chunks that arrived
 // together at once only where there is none, since it does not tell whether an option has messages looked at. With one, a fast stream of small
-// chunks takes a quarter more of the client's CPU.
+// chunks takes up to a quarter more of the client's CPU.
 func WithDialOptions(opts ...grpc.DialOption) Option {
 	opts = slices.DeleteFunc(slices.Clone(opts), func(o grpc.DialOption) bool { return o == nil }) // as a condition leaves behind
 	return clientOption(func(c *config) { c.dialOptions = append(slices.Clip(c.dialOptions), opts...) })
