@@ -127,7 +127,8 @@ func (c *Client) WaitReady(ctx context.Context) error {
 }
 
 // Close refuses new commands, ends running ones with [ErrClosed], and returns when their sinks have
-// got End and the connections are closed. It may be called more than once and from anywhere. From the
+// got End and the connections are closed. It may be called more than once and from anywhere but a stats handler that is told of
+// InHeader or InTrailer: gRPC waits for that one before it closes. From the
 // body of a loop over a stream it ends that stream's command too; from inside a sink it waits for all commands but the
 // one that the sink is serving, which ends when the sink returns, and the one in whose sink that was run, if there is one.
 func (c *Client) Close() error {
