@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sovd-go/vehicle"
@@ -209,6 +210,83 @@ func TestAMalformedMessageIsOneThoughTimeHasRunOut(t *testing.T) {
 					}
 					if res := stream.Result(); !errors.Is(res.Err, vehicle.ErrMalformedResponse) || res.Attempts != 1 || !slices.Equal(got, []string{`"a"`}) {
 						t.Errorf("got %q in %d attempts, %v, want one chunk in one, ErrMalformedResponse", got, res.Attempts, res.Err)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestAMessageIsTooLargeThoughTimeHasRunOut(t *testing.T) {
+	t.Parallel()
+	for how, way := range ways() {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				large := vt.Script{vt.Send(`"a"`, `"`+strings.Repeat("x", 5000)+`"`)}
+				server := vt.NewServer(t, vt.On("Scripted", large, large))
+				client := server.Client(t, exactly(), vehicle.WithMaxMessageSize(1000), vehicle.WithAttemptTimeout(time.Second), way(gathered(server)))
+				stream := client.Stream(t.Context(), command("Scripted"))
+				for _, err := range stream.Chunks() {
+					if err == nil {
+						time.Sleep(2 * time.Second)
+					}
+				}
+				if res := stream.Result(); !errors.Is(res.Err, vehicle.ErrMalformedResponse) || res.Attempts != 1 {
+					t.Errorf("got %d attempts, %v, want one, ErrMalformedResponse", res.Attempts, res.Err)
+				}
+			})
+		})
+	}
+}
+
+// reopening is a stream that an interceptor opens again where it fails with INTERNAL, in the midst of receiving.
+type reopening struct {
+	grpc.ClientStream
+	open func() (grpc.ClientStream, error)
+	sent any
+}
+
+func (s *reopening) SendMsg(m any) error {
+	s.sent = m
+	return s.ClientStream.SendMsg(m)
+}
+
+func (s *reopening) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if status.Code(err) != codes.Internal {
+		return err
+	}
+	if s.ClientStream, err = s.open(); err != nil {
+		return err
+	}
+	if err := errors.Join(s.ClientStream.SendMsg(s.sent), s.CloseSend()); err != nil {
+		return err
+	}
+	return s.ClientStream.RecvMsg(m)
+}
+
+func TestAMalformedMessageOfAStreamThatAnInterceptorOpenedAgainIsForgotten(t *testing.T) {
+	t.Parallel()
+	for name, second := range map[string]vt.Script{
+		"a chunk, then silence":     {vt.Send(`"a"`), vt.Stall()},
+		"silence":                   {vt.Stall()},
+		"a chunk, then UNAVAILABLE": {vt.Send(`"a"`), vt.Fail(codes.Unavailable, "gateway restarting")},
+		"UNAVAILABLE":               {vt.Fail(codes.Unavailable, "gateway restarting")},
+	} {
+		for how, opt := range map[string]vehicle.Option{"a deadline": vehicle.WithAttemptTimeout(time.Second), "an idle timeout": vehicle.WithIdleTimeout(time.Second)} {
+			t.Run(name+", with "+how, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.SendBytes([]byte("\n\x01\xff"))}, second, vt.Script{vt.Answer(`"a"`, `"b"`)}))
+					client := server.Client(t, exactly(), opt, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(
+						func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+							again := func() (grpc.ClientStream, error) { return open(ctx, desc, cc, method, opts...) }
+							stream, err := again()
+							return &reopening{ClientStream: stream, open: again}, err
+						})))
+					if res, err := client.Execute(t.Context(), command("Scripted")); err != nil || res.Chunks != 2 {
+						t.Errorf("got %d chunks in %d attempts, %v, want 2", res.Chunks, res.Attempts, err)
 					}
 				})
 			})

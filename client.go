@@ -56,7 +56,8 @@ func newClient(target string, config config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.config.bundle = config.bundleSize()
+	c.config.debug = config.logger.Enabled(context.Background(), slog.LevelDebug)
+	c.config.bundle = c.config.bundleSize()
 	dial, err := newDialer(target, c.config, keys)
 	if err != nil {
 		return nil, err

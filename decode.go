@@ -68,8 +68,8 @@ func check(c *Chunk) error {
 type codec struct {
 	message   vehiclepb.CommandResponse // received into, again and again
 	text      []byte                    // the payload of the last message
-	malformed error
-	waiting   [][]byte // messages of the last bundle, from the last one to the next
+	malformed error                     // what was wrong with it
+	waiting   [][]byte                  // messages of the last bundle, from the last one to the next
 	request   *vehiclepb.CommandRequest
 	config    *config
 }
@@ -114,9 +114,7 @@ func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 	} else {
 		err = protobuf().Unmarshal(data, v)
 	}
-	if err != nil {
-		c.malformed = err
-	}
+	c.malformed = err
 	return err
 }
 
@@ -138,11 +136,8 @@ func (c *codec) next(m *vehiclepb.CommandResponse) error {
 	last := len(c.waiting) - 1
 	data := c.waiting[last]
 	c.waiting[last], c.waiting = nil, c.waiting[:last]
-	err := c.unmarshal(data, m)
-	if err != nil {
-		c.malformed = err
-	}
-	return err
+	c.malformed = c.unmarshal(data, m)
+	return c.malformed
 }
 
 // owned is data in one piece, for good. gRPC keeps frames of up to 1 KiB in memory of their own, which it leaves to the
@@ -286,6 +281,12 @@ func (c *codec) setText(m *vehiclepb.CommandResponse, field uint64, text []byte)
 // alias is text as a string, without copying it.
 func alias(text []byte) string {
 	return unsafe.String(unsafe.SliceData(text), len(text)) //nolint:gosec // G103: text is ours, and changes no more
+}
+
+// isMalformed says whether err is that of a message that could not be read: gRPC's, or next's. An interceptor may have asked again since, on
+// another stream.
+func (c *codec) isMalformed(err error, st *status.Status) bool {
+	return c.malformed != nil && (st.Code() == codes.Internal || errors.Is(err, c.malformed))
 }
 
 // tooLarge says whether st is this side's refusal of a message over the limit. gRPC gives it the code

@@ -28,15 +28,18 @@ type failure struct {
 }
 
 // diagnose says what ended an attempt. The order matters: the command's own end explains
-// everything, what this side found wrong comes before the status that gRPC made of it.
+// everything, what this side found wrong with a message comes before the time that ran out meanwhile and the status that gRPC made of it.
 func (a *attempts) diagnose(at *attempt, err error) failure {
 	if ended(a.ctx) {
 		return failure{Error: contextError(a.ctx, "", nil), permanent: true}
 	}
 	st := statusOf(err)
 	switch cause := at.why(); {
-	case a.wire.malformed != nil:
+	case a.wire.isMalformed(err, st):
 		return failure{Error: newError(ErrMalformedResponse, foreign.Text(a.wire.malformed.Error()), a.wire.malformed), permanent: true}
+	case a.wire.tooLarge(st):
+		text := fmt.Sprintf("a message is over the limit of %d bytes (see WithMaxMessageSize)", a.wire.config.maxMessageSize)
+		return failure{Error: newError(ErrMalformedResponse, text, err), permanent: true}
 	case errors.Is(cause, errIdle):
 		return failure{Error: newError(ErrTimeout, fmt.Sprintf("no chunk within %v", a.call.idleTimeout), errIdle)}
 	case errors.Is(cause, context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded && ended(at.ctx):
@@ -45,9 +48,6 @@ func (a *attempts) diagnose(at *attempt, err error) failure {
 			text = fmt.Sprintf("no connection with a free stream within %v: %s", a.call.attemptTimeout, foreign.Text(st.Message()))
 		}
 		return a.timedOut(newError(ErrTimeout, text, err))
-	case a.wire.tooLarge(st):
-		text := fmt.Sprintf("a message is over the limit of %d bytes (see WithMaxMessageSize)", a.wire.config.maxMessageSize)
-		return failure{Error: newError(ErrMalformedResponse, text, err), permanent: true}
 	}
 	f := failure{Error: newError(sentinelOf(st.Code()), foreign.Text(st.Message()), err)}
 	f.Code, f.details = st.Code(), st.Proto()

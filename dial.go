@@ -54,7 +54,7 @@ func newDialer(target string, config config, keys keyring) (dialer, error) {
 	if config.keepalive.Time > 0 { // gRPC would take 0 for its least, 10 s, and without the option it does not probe
 		opts = append(opts, grpc.WithKeepaliveParams(config.keepalive))
 	}
-	if config.debugs() {
+	if config.debug {
 		// It wraps every message, which costs a third of a fast stream: only where somebody looks.
 		opts = append(opts, grpc.WithChainStreamInterceptor(logging.StreamClientInterceptor(
 			debugLogger(config.logger), logging.WithLevels(func(codes.Code) logging.Level { return logging.LevelDebug }))))
@@ -75,12 +75,10 @@ func newDialer(target string, config config, keys keyring) (dialer, error) {
 	}, nil
 }
 
-func (c *config) debugs() bool { return c.logger.Enabled(context.Background(), slog.LevelDebug) }
-
 // bundleSize is how many bytes a bundle may have; 0: somebody may look at messages, by an option or gRPC's binary log, and they have to
 // come as they were sent.
 func (c *config) bundleSize() int {
-	if c.debugs() || slices.ContainsFunc(c.dialOptions, dialing.MayLook) || os.Getenv("GRPC_BINARY_LOG_FILTER") != "" {
+	if c.debug || slices.ContainsFunc(c.dialOptions, dialing.MayLook) || os.Getenv("GRPC_BINARY_LOG_FILTER") != "" {
 		return 0
 	}
 	return min(maxFramePayload, c.maxMessageSize)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -252,6 +254,34 @@ func TestAnAttemptEndsBeforeItsCommand(t *testing.T) {
 			t.Errorf("what has ended when the call has (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// leaving is an observer that ends its goroutine, as t.FailNow does, when an attempt has ended.
+type leaving struct {
+	sink.Func
+	ended *atomic.Int32
+}
+
+func (leaving) TagCommand(ctx context.Context, _ vehicle.Command) context.Context { return ctx }
+func (leaving) TagAttempt(ctx context.Context, _ vehicle.Attempt) context.Context { return ctx }
+
+func (l leaving) Observe(_ context.Context, e vehicle.Event) {
+	if _, ok := e.(vehicle.AttemptEnded); ok {
+		l.ended.Add(1)
+		runtime.Goexit()
+	}
+}
+
+func TestAnAttemptEndsOnceThoughAnObserverEndsItsGoroutine(t *testing.T) {
+	t.Parallel()
+	var ended atomic.Int32
+	client := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(`{`)})).Client(t, vehicle.WithSink(leaving{ended: &ended}))
+	var running sync.WaitGroup
+	running.Go(func() { _, _ = client.Execute(t.Context(), command("Scripted")) })
+	running.Wait()
+	if got := ended.Load(); got != 1 {
+		t.Errorf("told %d times that the attempt has ended, want once", got)
+	}
 }
 
 // What a sink runs is a command of its own: the observers of the sink's command are not told of that one's sinks.

@@ -112,7 +112,7 @@ func (p *pool) open(at *place) (grpc.ClientStream, error) {
 }
 
 // heedServiceConfig has messages come one by one, if a service config has told gRPC to take none as large as a bundle may be. It is known
-// once a stream is open.
+// once a stream is open; if it changes while one is being opened, that one may have the other.
 func (c *conn) heedServiceConfig() {
 	if most := c.GetMethodConfig(vehiclepb.VehicleService_ExecuteCommand_FullMethodName).MaxRespSize; most != nil && *most < maxFramePayload {
 		c.allowed.apart.Store(true)

@@ -368,9 +368,9 @@ func (a *attempts) finish() {
 
 // abandon ends the attempt that is under way, if any.
 func (a *attempts) abandon() {
-	if a.current != nil {
-		a.drop(a.current)
-		a.ended(a.current, codes.Canceled, nil)
-		a.current = nil
+	if at := a.current; at != nil {
+		a.current = nil // before an observer ends the goroutine
+		a.drop(at)
+		a.ended(at, codes.Canceled, nil)
 	}
 }

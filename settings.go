@@ -11,7 +11,8 @@ import (
 type streamLimit struct {
 	atomic.Uint32
 
-	apart atomic.Bool // gRPC takes no message that is as large as a bundle may be
+	// What the connection has to know of the pool, on the same way: gRPC takes no message that is as large as a bundle may be.
+	apart atomic.Bool
 }
 
 // Of SETTINGS; see RFC 9113, sections 6.5 and 6.5.2.
