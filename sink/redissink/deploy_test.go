@@ -95,9 +95,12 @@ func TestCluster(t *testing.T) {
 		hanging.AddHook(g)
 		var stuck sync.WaitGroup
 		g.holds = make(map[string]bool)
-		for range 8 { // more than there are pipelines at once
-			cmd := commandOn(t, rdb, cluster.Nodes[0].Addr())
-			g.holds[redissink.ChannelOf(cmd.ID)] = true
+		commands := make([]vehicle.Command, 8) // more than there are pipelines at once
+		for i := range commands {
+			commands[i] = commandOn(t, rdb, cluster.Nodes[0].Addr())
+			g.holds[redissink.ChannelOf(commands[i].ID)] = true
+		}
+		for _, cmd := range commands {
 			must(t, s.Begin(t.Context(), cmd))
 			stuck.Go(func() {
 				if err := s.Write(t.Context(), answer(cmd, 1)); err != nil {
