@@ -143,7 +143,8 @@ func isBundle(message []byte) bool { return len(message) > 0 && message[0] == bu
 // maxShared is how many bytes a payload that is kept may hold in memory beside itself; see owned.
 const maxShared = 1 << 10
 
-// unbundle returns a bundle's messages, the last one first. The slice uses messages again. They are parts of the bundle if that is ours, else copies.
+// unbundle returns a bundle's messages, the last one first, in the array of messages if they fit. They are parts of the bundle if that is
+// ours, else copies.
 func unbundle(messages [][]byte, bundle []byte, ours bool) ([][]byte, error) {
 	if messages = messages[:0]; cap(messages) == 0 {
 		messages = make([][]byte, 0, 4) // most are of a short answer
@@ -187,7 +188,7 @@ func own(messages [][]byte) {
 			room := make([]byte, 0, size)
 			for i, m := range messages[:n] {
 				room = append(room, m...)
-				messages[i] = room[len(room)-len(m) : len(room) : len(room)]
+				messages[i] = room[len(room)-len(m):]
 			}
 		}
 		messages = messages[n:]

@@ -145,6 +145,7 @@ func TestAnAnswerThatArrivesAtOnceIsTheSameAsOneThatDoesNot(t *testing.T) {
 		"chunks out of order":                       {{vt.SendRaw(seq(2, `3`), seq(0, `1`), seq(3, `4`), last(seq(4, `5`)), seq(1, `2`))}},
 		"a replay that differs":                     {{vt.Send(`1`, `2`, `3`), unavailable}, {vt.Answer(`1`, `2`, `4`, `5`)}},
 		"a payload that is no JSON":                 {{vt.Send(`1`, `2`), vt.SendRaw(seq(2, `{`)), vt.Answer(`4`)}},
+		"a chunk of another command":                {{vt.Send(`1`, `2`), vt.SendEdited(`3`, func(m *vehiclepb.CommandResponse) { m.CommandId = "another" }), vt.Answer(`4`)}},
 		"a message that is no protobuf":             {{vt.Send(`1`, `2`), vt.SendBytes([]byte("not protobuf")), vt.Answer(`3`)}},
 		"a message that is no protobuf at first":    {{vt.SendBytes([]byte("\n\x01\xff")), vt.Answer(`1`)}},
 		"a first message that begins as bundles do": {{vt.SendBytes([]byte("\x02a")), vt.Answer(`1`)}},
@@ -184,6 +185,18 @@ func TestAnAnswerThatArrivesAtOnceIsTheSameAsOneThatDoesNot(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestAnAnswerThatArrivesAtOnceIsOneWrite(t *testing.T) {
+	t.Parallel()
+	server, sink := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(`1`, `2`, `3`)})), newRecorder(t)
+	client := server.Client(t, vehicle.WithSink(sink), ways()["in bundles"](gathered(server)))
+	if _, err := client.Execute(t.Context(), command("Scripted")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int{3}, sink.batches); diff != "" {
+		t.Errorf("chunks in each Write (-want +got):\n%s", diff)
 	}
 }
 

@@ -117,6 +117,8 @@ func TestBundle(t *testing.T) {
 		{"an empty message is in none", []string{messages(1, a, "", b)}, []string{line(1, a), line(1, ""), line(1, b)}},
 		{"a compressed message is in none", []string{messages(1, a) + data(1, "\x01"+message(b)[1:])}, []string{line(1, a), line(1, "compressed: "+b)}},
 		{"a bundle holds no more than it may", []string{messages(1, long, a, long)}, []string{line(1, long, a), line(1, long)}},
+		{"a bundle holds as much as it may", []string{messages(1, long, "123456789")}, []string{line(1, long, "123456789")}},
+		{"a bundle holds not a byte more", []string{messages(1, long, "1234567890")}, []string{line(1, long), line(1, "1234567890")}},
 		{"a message in two frames is in none", []string{data(1, message(long)[:50]) + data(1, message(long)[50:]) + messages(1, a)}, []string{line(1, long), line(1, a)}},
 		{"after a message in two frames there are bundles", []string{data(1, message(long)[:50]), data(1, message(long)[50:]), messages(1, a, b)}, []string{line(1, long), line(1, a, b)}},
 		{"after a message in many frames there are bundles", []string{data(1, message(long)[:50]), data(1, message(long)[50:99]), data(1, message(long)[99:]), messages(1, a, b)}, []string{line(1, long), line(1, a, b)}},
@@ -130,6 +132,11 @@ func TestBundle(t *testing.T) {
 			[]string{line(3, a, b), fmt.Sprintf("stream 1 begun: %q", "\x00\xff\xff\xff\xfb"+a+message(a)+message(b))}},
 		{"the first bit of a stream's number is none of it", []string{reserved(data(1, message("\n" + message(a) + message(b))[:6])), data(1, message(a)) + data(1, message(b))},
 			[]string{line(1, "\n"+message(a)+message(b))}},
+		{"a message with padding is the end of bundles there", []string{frame(frameData, padded, 1, message(a)), messages(1, a, b)},
+			[]string{fmt.Sprintf("frame 0, flags 8, stream 1: %q", message(a)), line(1, a), line(1, b)}},
+		{"all but a byte of a header is no header", []string{data(1, message(a)+message(b)[:4]), data(1, message(b)[4:]), messages(3, a, b)}, []string{line(1, a), line(1, b), line(3, a, b)}},
+		{"a frame that is shorter than a header comes in pieces", []string{data(1, message(long)[:3])[:10], data(1, message(long)[:3])[10:] + data(1, message(long)[3:]) + messages(3, a, b)},
+			[]string{line(1, long), line(3, a, b)}},
 		{"a message comes in pieces", []string{messages(1, a, b) + messages(1, long)[:60], messages(1, long)[60:] + messages(1, a, b)}, []string{line(1, a, b), line(1, long), line(1, a, b)}},
 		{"a frame's header comes in pieces", []string{messages(1, long)[:4], messages(1, long)[4:] + messages(1, a, b)}, []string{line(1, long), line(1, a, b)}},
 		{"a message's header comes in pieces", []string{messages(1, long)[:11], messages(1, long)[11:] + messages(1, a, b)}, []string{line(1, long), line(1, a, b)}},
@@ -163,7 +170,7 @@ func TestABundlerForgetsStreamsThatHaveEnded(t *testing.T) {
 		"by a reset with a flag": frame(frameReset, flagEndStream, 1, "\x00\x00\x00\x08"),
 	} {
 		m := merger{limit: new(streamLimit), bundler: bundler{most: 100}}
-		m.merge([]byte(part + frame(frameHeaders, 0, 1, "h") + frame(0x6, flagEndStream, 0, "a ping's"))) // which end nothing
+		m.merge([]byte(part + frame(frameHeaders, 0, 1, "h") + frame(0x8, flagEndStream, 1, "wind"))) // which end nothing
 		if got := len(m.amid); got != 1 {
 			t.Errorf("%s: before it %d streams were amid a message, want 1", name, got)
 		}
@@ -356,12 +363,39 @@ func TestCodecSaysWhatIsWrongInABundle(t *testing.T) {
 	}
 }
 
+func TestUnbundleRefusesWhatIsNoBundle(t *testing.T) {
+	t.Parallel()
+	for name, bundle := range map[string]string{
+		"a trailer of another kind":   "\x02ab\x07\x00\x00\x00\x01",
+		"an empty first message":      "\x02\x01\x00\x00\x00\x01",
+		"a length beyond its start":   "\x02a\x01\x00\x00\x00\x09",
+		"more than bundles ever hold": "\x02" + strings.Repeat("a", maxFramePayload) + "\x01\x00\x00\x00\x01",
+	} {
+		if parts, err := unbundle(nil, []byte(bundle), true); err == nil {
+			t.Errorf("%s: got %d messages, want an error", name, len(parts))
+		}
+	}
+}
+
+func TestSmallMessagesShareCopiesOfOneKiB(t *testing.T) {
+	messages, message := make([][]byte, 20), make([]byte, 300)
+	if got, want := testing.AllocsPerRun(100, func() {
+		for i := range messages {
+			messages[i] = message
+		}
+		own(messages)
+	}), 7.0; got != want {
+		t.Errorf("20 messages of 300 bytes: got %v copies, want %v", got, want)
+	}
+}
+
 // FuzzUnbundle takes apart what is no bundle of ours: a server may send anything.
 func FuzzUnbundle(f *testing.F) {
 	f.Add([]byte("\x02a\x12b\x01\x00\x00\x00\x02"))
 	f.Add([]byte("\x02"))
 	f.Add([]byte("\x02a\x02\x00\x00\x00\x00\x01\x00\x00\x00\x00"))
 	f.Add([]byte("\x02\x01\xff\xff\xff\xff"))
+	f.Add([]byte("\x02\x01\x00\x00\x00\x01"))
 	f.Add([]byte("\x02aaaaaaaa\x01\xff\xff\xff\xf0"))
 	f.Fuzz(func(t *testing.T, bundle []byte) {
 		parts, err := unbundle(nil, bytes.Clone(bundle), true)

@@ -46,11 +46,11 @@ type config struct {
 	receiveLimit   grpc.CallOption // the same, as gRPC wants it
 	logger         *slog.Logger
 	dialOptions    []grpc.DialOption
+	call           callConfig
 
 	// What follows of that.
 	debug  bool // attempts are logged
 	bundle int  // see bundleSize
-	call   callConfig
 }
 
 // callConfig is what one call was told, on top of its client's.
