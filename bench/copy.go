@@ -30,7 +30,7 @@ func (j *job) measureRows(ctx context.Context) (figures, error) {
 	case sideCopy:
 		newWriter = copier{pool}.begin
 	case sideSDK:
-		store := pgsink.New(pool)
+		store := pgsink.New(pool, pgsink.WithWriters(j.AtOnce))        // a connection each, as COPY has
 		defer func() { _ = store.Close(context.WithoutCancel(ctx)) }() // nothing is under way
 		newWriter = storing{store}.begin
 	default:

@@ -30,7 +30,11 @@ type op struct {
 	done   chan struct{}      // closed when err is set
 	err    error
 
+	after  *op           // the first half of the batch of which this is the second
+	failed chan struct{} // of a first half: closed when it has failed once
+
 	// The following belong to Sink.mu.
+	ahead     bool // it is to be stored while its first half is
 	abandoned bool
 	last      error     // the last failure of those that may pass
 	until     time.Time // no retry after it

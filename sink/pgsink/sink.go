@@ -33,11 +33,12 @@ type Sink struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
-	mu      sync.Mutex // never held across I/O
-	runs    map[uuid.UUID]*run
-	writers []*writer
-	closed  bool
-	serving sync.WaitGroup // of the writers' goroutines
+	mu        sync.Mutex // never held across I/O
+	runs      map[uuid.UUID]*run
+	writers   []*writer
+	undivided time.Time // until when no batch is divided
+	closed    bool
+	serving   sync.WaitGroup // of the writers' goroutines
 }
 
 var _ vehicle.Sink = (*Sink)(nil)

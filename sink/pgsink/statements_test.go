@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/sink/pgsink"
 )
 
 // counter is a tracer that counts round trips and statements, except those that a pool sends by itself.
@@ -69,7 +70,7 @@ func TestTheNumberOfStatementsDoesNotDependOnTheNumberOfChunks(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t, databaseURL(t))
 	var count counter
-	s := db.newSinkOn(db.newPool(withTracer(&count)))
+	s := db.newSinkOn(db.newPool(withTracer(&count)), pgsink.WithWriters(1))
 	for _, chunks := range []int{1, 3, 1000, 4000} {
 		cmd := newCommand()
 		payloads := make([]string, chunks)

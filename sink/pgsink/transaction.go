@@ -26,6 +26,7 @@ func (s *Sink) transact(ops []*op) (outcomes map[*op]error, alive bool, err erro
 	ctx, cancel := context.WithTimeoutCause(s.ctx, attemptTime, errAttemptTime)
 	defer cancel()
 
+	s.divide(ops)
 	t := newTransaction(&s.queries, ops)
 	if err := t.run(ctx, conn); err != nil {
 		if alive = s.rollback(ctx, conn); !alive {
@@ -284,6 +285,12 @@ func (t *transaction) queueWrites() {
 		args = append(args, markIDs, markTimes, stored)
 	}
 	t.batch.Queue(query, args...).Exec(func(tag pgconn.CommandTag) error { t.written = tag.RowsAffected() - int64(n); return nil })
+}
+
+// queueMine sets n to 1 where the operation's run has not been replaced.
+func (t *transaction) queueMine(o *op, n *int) {
+	ids, times, stored := marks([]*op{o}, func(o *op) mark { return o.rows.mark })
+	t.batch.Queue(t.queries.mine, ids, times, stored).QueryRow(func(row pgx.Row) error { return row.Scan(n) })
 }
 
 func (t *transaction) queueEnds() {

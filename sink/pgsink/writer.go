@@ -23,6 +23,7 @@ type writer struct {
 	// Of Sink.mu.
 	queue   []*op
 	serving bool
+	busy    bool // with what it took last
 
 	// Of the goroutine.
 	failures int       // in a row
@@ -56,8 +57,13 @@ func (s *Sink) submit(o *op) error {
 
 // enqueue is submit for who holds the lock, and for what still has to be done after Close.
 func (s *Sink) enqueue(o *op) {
-	o.until = time.Now().Add(s.config.retryFor)
-	w := s.writers[int(o.command[len(o.command)-1])%len(s.writers)]
+	if o.until.IsZero() {
+		o.until = time.Now().Add(s.config.retryFor)
+	}
+	s.add(s.writers[int(o.command[len(o.command)-1])%len(s.writers)], o)
+}
+
+func (s *Sink) add(w *writer, o *op) {
 	w.queue = append(w.queue, o)
 	if w.serving {
 		w.rouse()
@@ -83,6 +89,8 @@ func (w *writer) serve() {
 		runtime.Gosched() // who has something to add and could run, shall come along
 		group, wait, more := w.take(idle)
 		switch {
+		case len(group) > 0 && group[0].after != nil && group[0].ahead:
+			w.sink.tryAhead(group[0])
 		case len(group) > 0:
 			w.yielding = group[0].tries > 0
 			w.putBack(w.try(group))
@@ -122,6 +130,9 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 		case o.ctx.Err() != nil && (o.begin == nil || !o.begin.again):
 			o.finish(left(o.ctx, o.last))
 			continue
+		case o.after != nil && o.after.err != nil:
+			o.finish(o.after.err)
+			continue
 		case o.last != nil && now.After(o.until):
 			o.finish(retriedFor(s.config.retryFor, o.last))
 			continue
@@ -143,11 +154,11 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 			bytes += o.rows.bytes
 		}
 		group = append(group, o)
-		if o.tries > 0 {
+		if o.tries > 0 || o.ahead {
 			limit = 1
 		}
 	}
-	w.queue = rest
+	w.queue, w.busy = rest, len(group) > 0
 	w.serving = len(group) > 0 || len(rest) > 0 || !idle && !s.closed
 	return group, wait, w.serving
 }
@@ -230,6 +241,9 @@ func markRepeated(ops []*op) (news bool) {
 	for _, o := range ops {
 		if o.rows != nil && !o.rows.repeated {
 			o.rows.repeated, news = true, true
+			if o.failed != nil {
+				close(o.failed)
+			}
 		}
 	}
 	return news
