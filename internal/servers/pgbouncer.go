@@ -22,8 +22,8 @@ type PgBouncer struct {
 	process *process
 }
 
-// StartPgBouncer starts one in front of the server at databaseURL.
-func StartPgBouncer(ctx context.Context, databaseURL string) (*PgBouncer, error) {
+// StartPgBouncer starts one in front of the server at databaseURL, with so many connections to it.
+func StartPgBouncer(ctx context.Context, databaseURL string, conns int) (*PgBouncer, error) {
 	path, err := findProgram("pgbouncer", "/usr/sbin", "/opt/homebrew/bin", "/usr/local/bin")
 	if err != nil {
 		return nil, err
@@ -44,13 +44,13 @@ func StartPgBouncer(ctx context.Context, databaseURL string) (*PgBouncer, error)
 		Scheme: "postgres", User: url.UserPassword(server.User, server.Password),
 		Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Path: "/" + server.Database, RawQuery: "sslmode=disable",
 	}}
-	if err := b.start(ctx, path, port, server); err != nil {
+	if err := b.start(ctx, path, port, server, conns); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
 }
 
-func (b *PgBouncer) start(ctx context.Context, path string, port int, server *pgx.ConnConfig) error {
+func (b *PgBouncer) start(ctx context.Context, path string, port int, server *pgx.ConnConfig, conns int) error {
 	ini, err := b.write("pgbouncer.ini", fmt.Sprintf(`[databases]
 * = host=%s port=%d
 [pgbouncer]
@@ -60,9 +60,9 @@ unix_socket_dir =
 auth_type = plain
 auth_file = %s
 pool_mode = transaction
-default_pool_size = 4
+default_pool_size = %d
 max_client_conn = 100
-`, server.Host, server.Port, port, filepath.Join(b.dir, "users.txt")))
+`, server.Host, server.Port, port, filepath.Join(b.dir, "users.txt"), conns))
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ func TestPgBouncerPassesTransactionsOn(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	bouncer, err := StartPgBouncer(t.Context(), pg.URL())
+	bouncer, err := StartPgBouncer(t.Context(), pg.URL(), 4)
 	if err != nil {
 		t.Fatal(err)
 	}

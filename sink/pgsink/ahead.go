@@ -25,9 +25,13 @@ const (
 // trigger by which all rows of a command change the same one.
 const undividedFor = time.Minute
 
+// minWaitAhead is how long a second half that is written waits for the first at least; more where its own rows took long. Its writer has
+// commands of its own. And the first half may be waiting for it: behind a PgBouncer that has one connection to the server, say.
+const minWaitAhead = 100 * time.Millisecond
+
 // divide takes the first half of a large batch out of its operation and puts it in its place. The operation itself, and so its
-// caller, goes to a writer that is idle. It is called when the transaction of the first half has its connection: two that wait for one
-// must not wait for each other.
+// caller, goes to a writer that is idle. It is called when the first half has its connection of the pool: two that wait for one must not wait for each
+// other.
 func (s *Sink) divide(ops []*op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,6 +69,7 @@ func (o *op) split() (first *op) {
 		o.end.mark.stored, o.end.fresh = true, false
 	}
 	o.after, o.ahead = first, true
+	first.second, first.disturbed = o, true
 	return first
 }
 
@@ -105,13 +110,18 @@ func (s *Sink) storeAhead(ctx context.Context, conn *pgxpool.Conn, o *op) error 
 	t.batch.Queue(t.queries.begin)
 	t.batch.Queue(t.queries.patience)
 	args, _ := t.rowColumns()
+	start := time.Now()
 	t.batch.Queue(t.queries.writeFirst, args...)
 	if err := t.run(ctx, conn); err != nil {
 		return err
 	}
+	patience := time.NewTimer(minWaitAhead + 2*time.Since(start))
+	defer patience.Stop()
 	select {
 	case <-o.after.done:
 	case <-o.after.failed: // perhaps because of what this transaction has locked
+		return errGaveWay
+	case <-patience.C:
 		return errGaveWay
 	case <-ctx.Done():
 		return ctx.Err()
@@ -140,4 +150,19 @@ func (s *Sink) hasLeft(o *op) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return o.abandoned || o.after.err != nil
+}
+
+// halfStored says whether the first half of what failed is stored.
+func (s *Sink) halfStored(o *op) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o.after == nil {
+		return false
+	}
+	select {
+	case <-o.after.done:
+		return o.after.err == nil
+	default:
+		return false
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/servers"
 	"github.com/sovd-go/vehicle/sink/pgsink"
 )
 
@@ -22,6 +23,7 @@ import (
 const (
 	stageWhole  = "a transaction in one round trip"
 	stageAhead  = "the second half's rows"
+	stageWaits  = "the second half waits"
 	stageTurn   = "the second half's turn"
 	stageCommit = "the second half's commit"
 )
@@ -33,6 +35,8 @@ type stages struct {
 	mu   sync.Mutex
 	seen map[string]int
 }
+
+type stageKey struct{}
 
 type stageOf struct {
 	stage string
@@ -68,6 +72,7 @@ func (s *stages) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.T
 	switch {
 	case begins && !commits:
 		s.begin(ctx, conn, stageAhead)
+		return context.WithValue(ctx, stageKey{}, stageWaits)
 	case !begins:
 		s.begin(ctx, conn, stageTurn)
 	case writes:
@@ -77,7 +82,12 @@ func (s *stages) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.T
 }
 
 func (s *stages) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-func (s *stages) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+
+func (s *stages) TraceBatchEnd(ctx context.Context, conn *pgx.Conn, _ pgx.TraceBatchEndData) {
+	if stage, ok := ctx.Value(stageKey{}).(string); ok {
+		s.begin(ctx, conn, stage)
+	}
+}
 
 func (s *stages) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	if data.SQL == "commit" {
@@ -106,6 +116,7 @@ type world struct {
 	cmd   vehicle.Command
 	leave func()        // ends the caller's ctx, and waits until it has returned
 	again chan struct{} // closed when what was not stored at once is tried again
+	waits chan struct{} // closed when the second half's rows are written
 }
 
 // untilAgain has another transaction do something that it takes back when this one has made the sink try again.
@@ -143,10 +154,17 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			w.tb.Error(err)
 		}
 	}
+	touch := func(w *world) {
+		w.exec(`CREATE FUNCTION ` + w.table("touch") + `() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			UPDATE {commands} SET submitted_at = submitted_at + interval '1 second' WHERE command_id = NEW.command_id; RETURN NULL; END $$;
+			CREATE TRIGGER touch AFTER INSERT ON {responses} FOR EACH ROW EXECUTE FUNCTION ` + w.table("touch") + `()`)
+	}
+	secondFirst := func(_ context.Context, w *world, _ *pgx.Conn) { <-w.waits }
 	for _, test := range []struct {
 		name    string
 		opts    []pgsink.Option
 		conns   int32 // 0 means 16
+		bouncer bool  // with one connection to the server
 		head    bool  // the first chunk comes alone
 		untold  bool  // what end follows
 		prepare func(w *world)
@@ -187,14 +205,15 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			halves: 1, commits: 1,
 		},
 		{
-			name: "where a trigger changes the command's row with each chunk",
-			prepare: func(w *world) {
-				w.exec(`CREATE FUNCTION ` + w.table("touch") + `() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-					UPDATE {commands} SET submitted_at = submitted_at + interval '1 second' WHERE command_id = NEW.command_id; RETURN NULL; END $$;
-					CREATE TRIGGER touch AFTER INSERT ON {responses} FOR EACH ROW EXECUTE FUNCTION ` + w.table("touch") + `()`)
-			},
-			halves: 1, commits: anyNumber, // they may take turns
+			name:    "where a trigger changes the command's row with each chunk",
+			prepare: touch,
+			halves:  1, commits: anyNumber, // they may take turns
 		},
+		{
+			name: "where that holds what the first half needs, and there is no time for retries", opts: []pgsink.Option{pgsink.WithRetryFor(0)},
+			prepare: touch, stage: stageWhole, do: secondFirst, halves: 1,
+		},
+		{name: "behind one connection to the server", bouncer: true, stage: stageWhole, do: secondFirst, halves: 1},
 		{
 			name:    "where the command's row is locked",
 			prepare: func(w *world) { w.untilAgain(`UPDATE {commands} SET submitted_at = submitted_at`) },
@@ -241,7 +260,7 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			},
 			err: pgsink.ErrReplaced, halves: 1,
 			want: func(*world, []string) stored {
-				return stored{Status: "failed", ErrorMessage: "left", Completed: true, Audit: []string{"command_failed"}}
+				return stored{Status: "in_progress"}
 			},
 		},
 		{
@@ -253,7 +272,7 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			},
 			err: pgsink.ErrReplaced, halves: 1,
 			want: func(*world, []string) stored {
-				return stored{Status: "failed", ErrorMessage: "left", Completed: true, Audit: []string{"command_failed"}}
+				return stored{Status: "in_progress"}
 			},
 		},
 		{
@@ -296,20 +315,26 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			w := &world{database: newDatabase(t, databaseURL(t)), proxy: newProxy(t, databaseURL(t)), cmd: newCommand()}
-			w.again = make(chan struct{})
+			w.again, w.waits = make(chan struct{}), make(chan struct{})
 			trace := &stages{do: map[stageOf]func(context.Context, *pgx.Conn){
 				{stageWhole, 2}: func(context.Context, *pgx.Conn) { close(w.again) },
+				{stageWaits, 1}: func(context.Context, *pgx.Conn) { close(w.waits) },
 			}}
 			if test.do != nil {
 				trace.do[stageOf{test.stage, 1}] = func(ctx context.Context, conn *pgx.Conn) { test.do(context.WithoutCancel(ctx), w, conn) }
 			}
+			way := w.proxy.url
+			if test.bouncer {
+				way = bouncerURL(t)
+			}
 			pool := w.newPool(func(config *pgxpool.Config) {
 				trace.on(config)
-				own, err := pgx.ParseConfig(w.proxy.url)
+				own, err := pgx.ParseConfig(way)
 				if err != nil {
 					t.Fatal(err)
 				}
 				config.ConnConfig.Host, config.ConnConfig.Port = own.Host, own.Port
+				config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // for PgBouncer
 				if test.conns > 0 {
 					config.MaxConns = test.conns
 				}
@@ -470,4 +495,112 @@ func TestLargeBatchesAmongSmallCommands(t *testing.T) {
 	if trace.count(stageCommit) == 0 {
 		t.Error("no second half was committed: the test shows nothing")
 	}
+}
+
+func bouncerURL(tb testing.TB) string {
+	tb.Helper()
+	bouncer, err := servers.StartPgBouncer(tb.Context(), databaseURL(tb), 1)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := bouncer.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return bouncer.URL()
+}
+
+// A large batch delays no command of the other writer, and says why it was not stored, as one does that is not divided.
+func TestALargeBatchThatWaits(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{600, 1200} { // 600 are not divided
+		t.Run(fmt.Sprintf("%d chunks, for the server", n), func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			db.exec(`CREATE TABLE ` + db.table("go") + ` ()`)
+			refuse(db, "responses", "INSERT", `NEW.response_payload = '"run 0"'`,
+				`LOOP PERFORM pg_sleep(0.001); EXIT WHEN EXISTS (SELECT 1 FROM `+db.table("go")+`); END LOOP; RETURN NEW`)
+			s := db.newSink()
+			cmd, neighbour := newCommand(), newCommand()
+			cmd.ID[15], neighbour.ID[15] = 0, 1
+			for _, c := range []vehicle.Command{cmd, neighbour} {
+				if err := s.Begin(t.Context(), c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // as a client gives sinks
+			defer cancel()
+			chunks, _ := large(cmd, "run")
+			done := make(chan error, 1)
+			go func() { done <- s.Write(ctx, chunks[:n]) }()
+			for !query[bool](db, `SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND strpos(query, $1) > 0)`, db.table("responses")) {
+				time.Sleep(time.Millisecond)
+			}
+			if err := s.Write(ctx, chunksOf(neighbour, 0, "1")); err != nil {
+				t.Errorf("the neighbour: %v", err)
+			}
+			db.exec(`INSERT INTO ` + db.table("go") + ` DEFAULT VALUES`)
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+		t.Run(fmt.Sprintf("%d chunks, until its caller leaves", n), func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			s := db.newSink()
+			cmd := newCommand()
+			if err := s.Begin(t.Context(), cmd); err != nil {
+				t.Fatal(err)
+			}
+			tx := db.lock(cmd.Name)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			chunks, _ := large(cmd, "run")
+			if err := s.Write(ctx, chunks[:n]); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "55P03") {
+				t.Errorf("got %v, want the deadline and that the row was locked", err)
+			}
+			if err := tx.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.End(t.Context(), failed(cmd, errors.New("left"))); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Run(fmt.Sprintf("%d chunks, without retries", n), func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			s := db.newSink(pgsink.WithRetryFor(0))
+			cmd := newCommand()
+			if err := s.Begin(t.Context(), cmd); err != nil {
+				t.Fatal(err)
+			}
+			tx := db.lock(cmd.Name)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			chunks, _ := large(cmd, "run")
+			if err := s.Write(ctx, chunks[:n]); err == nil || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "55P03") {
+				t.Errorf("got %v, want that the row was locked", err)
+			}
+			if err := tx.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.End(t.Context(), failed(cmd, errors.New("left"))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// lock has another transaction lock the rows of commands of that name.
+func (db *database) lock(name string) pgx.Tx {
+	db.tb.Helper()
+	tx, err := db.pool.Begin(db.tb.Context())
+	if err == nil {
+		_, err = tx.Exec(db.tb.Context(), db.sql(`UPDATE {commands} SET submitted_at = submitted_at WHERE command_name = $1`), name)
+	}
+	if err != nil {
+		db.tb.Fatal(err)
+	}
+	return tx
 }

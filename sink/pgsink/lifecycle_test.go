@@ -308,7 +308,7 @@ func TestEveryExecMode(t *testing.T) {
 
 func TestThroughPgBouncerInTransactionMode(t *testing.T) {
 	t.Parallel()
-	bouncer, err := servers.StartPgBouncer(t.Context(), databaseURL(t))
+	bouncer, err := servers.StartPgBouncer(t.Context(), databaseURL(t), 4)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,8 @@ type op struct {
 
 	// The following belong to Sink.mu.
 	ahead     bool // it is to be stored while its first half is
+	second    *op  // half, where this is the first
+	disturbed bool // the second half was under way when this was tried last: it may have failed because of that, and is not given up
 	abandoned bool
 	last      error     // the last failure of those that may pass
 	until     time.Time // no retry after it
@@ -120,12 +122,13 @@ func newWrite(command uuid.UUID, chunks []vehicle.Chunk, m *mark) (*op, int, err
 		size += len(chunks[n].Payload)
 		n++
 	}
-	r := &rows{all: make([]row, n), bytes: size}
+	r := &rows{all: make([]row, n)}
 	for i, c := range chunks[:n] {
 		payload, ok := toJSONB(c.Payload)
 		if !ok {
 			return nil, 0, fmt.Errorf("pgsink: the payload of chunk %d is not valid UTF-8", c.Seq)
 		}
+		r.bytes += len(payload)
 		c.CommandID = command
 		r.all[i] = row{
 			id: toUUID(c.ID()), seq: c.Seq, final: c.Final,

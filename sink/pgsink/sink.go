@@ -111,6 +111,7 @@ func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 			r.foretold = o.end
 		}
 		if err := s.do(ctx, o); err != nil {
+			r.mark.stored = r.mark.stored || s.halfStored(o)
 			return err
 		}
 		r.mark.stored, r.ended = true, end
@@ -242,6 +243,9 @@ func (s *Sink) abandon(o *op) error {
 		return o.err
 	default:
 		o.abandoned = true
+		if o.last == nil && o.after != nil {
+			return left(o.ctx, o.after.last)
+		}
 		return left(o.ctx, o.last)
 	}
 }
