@@ -31,12 +31,13 @@ const minWaitAhead = 100 * time.Millisecond
 
 // divide takes the first half of a large batch out of its operation and puts it in its place. The operation itself, and so its
 // caller, goes to a writer that is idle. It is called when the first half has its connection of the pool: two that wait for one must not wait for each
-// other.
+// other. The halves may get in each other's way, and in that of the End that follows when the caller has left: who
+// allows little time for retries has no batch divided.
 func (s *Sink) divide(ops []*op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, o := range ops {
-		if !o.divisible() || time.Now().Before(s.undivided) {
+		if !o.divisible() || o.ctx.Err() != nil || time.Now().Before(s.undivided) || s.config.retryFor < attemptTime {
 			continue
 		}
 		for _, w := range s.writers {
@@ -69,7 +70,6 @@ func (o *op) split() (first *op) {
 		o.end.mark.stored, o.end.fresh = true, false
 	}
 	o.after, o.ahead = first, true
-	first.second, first.disturbed = o, true
 	return first
 }
 
@@ -83,7 +83,9 @@ func (s *Sink) tryAhead(o *op) {
 		o.finish(nil)
 		return
 	}
-	s.undivided = time.Now().Add(undividedFor)
+	if o.ctx.Err() == nil && s.ctx.Err() == nil {
+		s.undivided = time.Now().Add(undividedFor)
+	}
 	s.enqueue(o)
 }
 
@@ -108,7 +110,7 @@ func (s *Sink) transactAhead(o *op) error {
 func (s *Sink) storeAhead(ctx context.Context, conn *pgxpool.Conn, o *op) error {
 	t := &transaction{queries: &s.queries, writes: []*op{o}}
 	t.batch.Queue(t.queries.begin)
-	t.batch.Queue(t.queries.patience)
+	t.batch.Queue(t.queries.patienceAhead)
 	args, _ := t.rowColumns()
 	start := time.Now()
 	t.batch.Queue(t.queries.writeFirst, args...)
@@ -122,6 +124,8 @@ func (s *Sink) storeAhead(ctx context.Context, conn *pgxpool.Conn, o *op) error 
 	case <-o.after.failed: // perhaps because of what this transaction has locked
 		return errGaveWay
 	case <-patience.C:
+		return errGaveWay
+	case <-o.ctx.Done():
 		return errGaveWay
 	case <-ctx.Done():
 		return ctx.Err()

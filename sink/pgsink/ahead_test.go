@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,9 +212,10 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			halves:  1, commits: anyNumber, // they may take turns
 		},
 		{
-			name: "where that holds what the first half needs, and there is no time for retries", opts: []pgsink.Option{pgsink.WithRetryFor(0)},
+			name:    "where that holds what the first half needs",
 			prepare: touch, stage: stageWhole, do: secondFirst, halves: 1,
 		},
+		{name: "but not where there is no time for retries", opts: []pgsink.Option{pgsink.WithRetryFor(0)}, prepare: touch},
 		{name: "behind one connection to the server", bouncer: true, stage: stageWhole, do: secondFirst, halves: 1},
 		{
 			name:    "where the command's row is locked",
@@ -225,6 +228,14 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			err: context.Canceled, halves: 1,
 			want: func(_ *world, payloads []string) stored {
 				return stored{Status: "failed", ErrorMessage: "left", Completed: true, Chunks: payloads[:len(payloads)/2], Audit: []string{"command_failed"}}
+			},
+		},
+		{
+			name: "where the caller leaves before the second half's commit, and fails the command", stage: stageCommit,
+			do:  func(_ context.Context, w *world, _ *pgx.Conn) { w.leave() },
+			err: context.Canceled, halves: 1, commits: 1,
+			want: func(_ *world, payloads []string) stored {
+				return stored{Status: "failed", ErrorMessage: "left", Completed: true, Chunks: payloads, Audit: []string{"command_failed"}}
 			},
 		},
 		{
@@ -567,28 +578,6 @@ func TestALargeBatchThatWaits(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		t.Run(fmt.Sprintf("%d chunks, without retries", n), func(t *testing.T) {
-			t.Parallel()
-			db := newDatabase(t, databaseURL(t))
-			s := db.newSink(pgsink.WithRetryFor(0))
-			cmd := newCommand()
-			if err := s.Begin(t.Context(), cmd); err != nil {
-				t.Fatal(err)
-			}
-			tx := db.lock(cmd.Name)
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			chunks, _ := large(cmd, "run")
-			if err := s.Write(ctx, chunks[:n]); err == nil || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "55P03") {
-				t.Errorf("got %v, want that the row was locked", err)
-			}
-			if err := tx.Rollback(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.End(t.Context(), failed(cmd, errors.New("left"))); err != nil {
-				t.Error(err)
-			}
-		})
 	}
 }
 
@@ -603,4 +592,59 @@ func (db *database) lock(name string) pgx.Tx {
 		db.tb.Fatal(err)
 	}
 	return tx
+}
+
+// The server does not get to know that the network is gone, and must not keep the second half's locks for long.
+func TestASecondHalfWhoseNetworkVanishes(t *testing.T) {
+	t.Parallel()
+	for _, stage := range []string{stageTurn, stageCommit} {
+		t.Run("before "+stage, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			trace := &stages{do: map[stageOf]func(context.Context, *pgx.Conn){
+				{stage, 1}: func(_ context.Context, conn *pgx.Conn) { conn.PgConn().Conn().(*vanishing).gone.Store(true) },
+			}}
+			s := db.newSinkOn(db.newPool(func(config *pgxpool.Config) {
+				trace.on(config)
+				config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+					if err == nil {
+						t.Cleanup(func() { _ = conn.Close() })
+					}
+					return &vanishing{Conn: conn}, err
+				}
+			}))
+			cmd := newCommand()
+			chunks, payloads := large(cmd, "run")
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			if err := execute(ctx, s, cmd, chunks); err != nil {
+				t.Error(err)
+			}
+			want := stored{Status: "completed", Completed: true, Chunks: payloads, Audit: []string{"command_completed"}}
+			if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// vanishing is a connection that may be gone without the other end being told.
+type vanishing struct {
+	net.Conn
+	gone atomic.Bool
+}
+
+func (c *vanishing) Write(p []byte) (int, error) {
+	if c.gone.Load() {
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *vanishing) Close() error {
+	if c.gone.Load() {
+		return nil
+	}
+	return c.Conn.Close()
 }

@@ -35,8 +35,6 @@ type op struct {
 
 	// The following belong to Sink.mu.
 	ahead     bool // it is to be stored while its first half is
-	second    *op  // half, where this is the first
-	disturbed bool // the second half was under way when this was tried last: it may have failed because of that, and is not given up
 	abandoned bool
 	last      error     // the last failure of those that may pass
 	until     time.Time // no retry after it

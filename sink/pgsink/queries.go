@@ -15,7 +15,7 @@ import (
 // has the figures. The other ways, by BenchmarkRows in batches of 1,000 rows, two cores that others used too, fsync on, of what COPY
 // stores: COPY to a staging table 0.7 to 0.9, an INSERT for each row in one batch 0.35 to 0.45, an Exec for each row 0.03.
 type queries struct {
-	begin, patience, lock, start, insert, claim, insertClaimed, claimed, dropClaimed, settle,
+	begin, patience, patienceAhead, lock, start, insert, claim, insertClaimed, claimed, dropClaimed, settle,
 	writeFirst, write, rewrite, writeAndEnd, mine, revoke, end, commit,
 	unmarkedWrites, unmarkedEnds,
 	history,
@@ -30,6 +30,9 @@ func newQueries(schema string) queries {
 
 		// Where commands are inserted, the application may be inserting the same, and not commit for a while.
 		patience: patience,
+
+		// Nothing else waits within a transaction. If the network vanishes meanwhile, the server must not keep the locks for hours.
+		patienceAhead: patience + `, set_config('idle_in_transaction_session_timeout', '5s', true)`,
 
 		// The rows of all commands in the transaction are locked first and in order. So transactions do not
 		// deadlock, and each statement after this one sees all that earlier transactions did to these commands.

@@ -133,7 +133,7 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 		case o.after != nil && o.after.err != nil:
 			o.finish(o.after.err)
 			continue
-		case o.last != nil && !o.disturbed && now.After(o.until):
+		case o.last != nil && now.After(o.until):
 			o.finish(retriedFor(s.config.retryFor, o.last))
 			continue
 		}
@@ -153,7 +153,6 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 			rows += len(o.rows.all)
 			bytes += o.rows.bytes
 		}
-		o.disturbed = o.second != nil && o.second.ahead
 		group = append(group, o)
 		if o.tries > 0 || o.ahead {
 			limit = 1
