@@ -15,7 +15,8 @@
 // Commands share transactions: while one is under way the calls that come in gather, and go into the next
 // one together, in a handful of statements however many they are. Nobody waits for a timer. What cannot be written fails
 // its own command, and its neighbours commit. A batch of 1,024 chunks or more, or of 512 KiB, is stored in two transactions at once
-// where a writer is idle. The second is committed after the first: a reader sees the beginning of an answer, or all of it.
+// where a writer is idle and [WithRetryFor] leaves 15 seconds or more. The second is committed after the first: a reader sees
+// the beginning of an answer, or all of it.
 //
 // The end of a command that is run with Client.Execute is stored with its final chunk, and put right if a sink after this
 // one then fails: for that the role needs the right to delete from audit_logs.

@@ -23,7 +23,7 @@ type writer struct {
 	// Of Sink.mu.
 	queue   []*op
 	serving bool
-	busy    bool // with what it took last
+	busy    bool // with what it took last, or paused
 
 	// Of the goroutine.
 	failures int       // in a row
@@ -158,7 +158,7 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 			limit = 1
 		}
 	}
-	w.queue, w.busy = rest, len(group) > 0
+	w.queue, w.busy = rest, len(group) > 0 || paused
 	w.serving = len(group) > 0 || len(rest) > 0 || !idle && !s.closed
 	return group, wait, w.serving
 }
