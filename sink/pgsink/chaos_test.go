@@ -16,28 +16,29 @@ import (
 	"github.com/sovd-go/vehicle/vehicletest"
 )
 
-// 500 commands at once, while PostgreSQL crashes and is started again, its backends are killed, and the link to the
+// Many commands at once, while PostgreSQL crashes and is started again, its backends are killed, and the link to the
 // vehicles is cut: every command completes, with each of its chunks once, and one audit row.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name     string
 		commands int
+		chunks   int // of each
 		opts     []pgsink.Option
 	}{
-		{"by default", 500, nil},
-		{"with claims", 100, []pgsink.Option{pgsink.WithClaim()}},
+		{"by default", 500, 12, nil},
+		{"with claims", 100, 12, []pgsink.Option{pgsink.WithClaim()}},
+		{"with long answers", 4, 12_000, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			testChaos(t, test.commands, test.opts...)
+			testChaos(t, test.commands, test.chunks, test.opts...)
 		})
 	}
 }
 
-func testChaos(t *testing.T, commands int, opts ...pgsink.Option) {
+func testChaos(t *testing.T, commands, chunks int, opts ...pgsink.Option) {
 	t.Helper()
-	const chunks = 12
 	pg := privateServer(t)
 	db := newAppDatabase(t, pg.URL())
 	payloads := func(id string) []string {
@@ -52,7 +53,7 @@ func testChaos(t *testing.T, commands int, opts ...pgsink.Option) {
 		texts := payloads(r.Command.GetCommandId())
 		for i, text := range texts[:chunks-1] {
 			script = append(script, vehicletest.Send(text))
-			if i >= int(r.ResumeFrom) { // what is sent again comes without delay
+			if i >= int(r.ResumeFrom) && i%(chunks/12) == 0 { // what is sent again comes without delay
 				script = append(script, vehicletest.Delay(rand.N(200*time.Millisecond)))
 			}
 		}
