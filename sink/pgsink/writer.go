@@ -89,7 +89,7 @@ func (w *writer) serve() {
 		runtime.Gosched() // who has something to add and could run, shall come along
 		group, wait, more := w.take(idle)
 		switch {
-		case len(group) > 0 && group[0].after != nil && group[0].ahead:
+		case len(group) > 0 && group[0].ahead:
 			w.sink.tryAhead(group[0])
 		case len(group) > 0:
 			w.yielding = group[0].tries > 0
