@@ -70,6 +70,9 @@ func (d *delivery) begin(ctx context.Context, cmd Command) *Error {
 func (d *delivery) write(ctx, limit context.Context, chunks []Chunk, teller lastly.Teller) *Error {
 	defer d.writing.Store(nil)
 	final := chunks[len(chunks)-1].Final
+	if final {
+		limit = lastly.Late(limit, ctx)
+	}
 	for i, s := range d.sinks {
 		name := sinkName(s)
 		d.writing.Store(&name)
@@ -87,15 +90,20 @@ func (d *delivery) write(ctx, limit context.Context, chunks []Chunk, teller last
 	return nil
 }
 
-// end calls End on each sink that has begun. Once one fails, a completed command has failed, for the
+// end calls End on each sink that has begun, and made with what it came to. Once one fails, a completed command has failed, for the
 // sinks that come after as for the caller: what was not recorded must not be announced.
-func (d *delivery) end(ctx context.Context, res Result, describe func(*Error)) Result {
-	for _, s := range d.sinks[:d.begun] {
-		err := d.call(ctx, s, "End", func() error {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
-			defer cancel()
-			return s.End(ctx, res)
-		})
+func (d *delivery) end(ctx context.Context, res Result, describe func(*Error), made func(Result)) {
+	d.endFrom(ctx, 0, res, describe, made)
+}
+
+// endFrom is end for the sinks from the ith on. The rest come deferred: a sink may end this goroutine.
+func (d *delivery) endFrom(ctx context.Context, i int, res Result, describe func(*Error), made func(Result)) {
+	if i == d.begun {
+		made(res)
+		return
+	}
+	s, err := d.sinks[i], errNoReturn
+	defer func() {
 		switch {
 		case err == nil:
 		case res.Err == nil:
@@ -106,9 +114,17 @@ func (d *delivery) end(ctx context.Context, res Result, describe func(*Error)) R
 			d.log.log(ctx, slog.LevelWarn, "vehicle: a sink failed to end a failed command",
 				slog.String("sink", sinkName(s)), slog.String("error", foreign.Text(err.Error())))
 		}
-	}
-	return res
+		d.endFrom(ctx, i+1, res, describe, made)
+	}()
+	err = d.call(ctx, s, "End", func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
+		return s.End(ctx, res)
+	})
 }
+
+// errNoReturn is the error of a call that has ended its goroutine.
+var errNoReturn = errors.New("the call ended its goroutine")
 
 // call reports a call to the observers, if there are any, and logs where a sink panicked; the panic is an error like any
 // other.

@@ -343,11 +343,12 @@ func (r *run) end() {
 		r.describe(r.failure)
 		res.Status, res.Err = StatusFailed, r.failure
 	}
-	res = r.sinks.end(r.ctx, res, r.describe)
-	r.result = &res
-	if r.tagged {
-		r.call.observers.observe(r.ctx, CommandEnded{res}, r.sinks.log)
-	}
+	r.sinks.end(r.ctx, res, r.describe, func(res Result) {
+		r.result = &res
+		if r.tagged {
+			r.call.observers.observe(r.ctx, CommandEnded{res}, r.sinks.log)
+		}
+	})
 }
 
 // completed is the Result of a command that completes now.

@@ -31,15 +31,25 @@ func Chain(sinks ...vehicle.Sink) vehicle.Sink {
 // chain keeps nothing about commands: Begin succeeds only where all have begun.
 type chain []member
 
-func (c *chain) Begin(ctx context.Context, cmd vehicle.Command) error {
-	startedAt := time.Now()
-	for i, m := range *c {
-		if err := m.begin(ctx, cmd); err != nil {
-			begun := (*c)[:i]
-			return join(err, begun.End(ctx, refused(cmd, startedAt, err)))
+func (c *chain) Begin(ctx context.Context, cmd vehicle.Command) (err error) {
+	startedAt, begun := time.Now(), 0
+	returned := false
+	defer func() {
+		if !returned { // the sink has ended this goroutine
+			err = (*c)[begun].wrap(errNoReturn)
+		}
+		if err != nil {
+			before := (*c)[:begun]
+			err = join(err, before.End(ctx, refused(cmd, startedAt, err)))
+		}
+	}()
+	for ; begun < len(*c); begun++ {
+		if err = (*c)[begun].begin(ctx, cmd); err != nil {
+			break
 		}
 	}
-	return nil
+	returned = true
+	return err
 }
 
 func (c *chain) Write(ctx context.Context, chunks []vehicle.Chunk) error {
@@ -48,6 +58,7 @@ func (c *chain) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 		if err := m.write(teller.Next(ctx, m.sink, i == len(*c)-1), chunks); err != nil {
 			return err
 		}
+		ctx = lastly.GoOn(ctx) //nolint:fatcontext // once, with the final chunk
 	}
 	if end := lastly.Told(ctx, c); end != nil {
 		end.Done = teller.AllDone()
@@ -57,6 +68,12 @@ func (c *chain) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 
 func (c *chain) End(ctx context.Context, res vehicle.Result) error {
 	errs := make([]error, 0, len(*c))
+	defer func() {
+		if n := len(errs); n < len(*c) { // that sink has ended this goroutine
+			rest := (*c)[n+1:]
+			_ = rest.End(ctx, failed(res, (*c)[n].wrap(errNoReturn)))
+		}
+	}()
 	for _, m := range *c {
 		err := m.end(ctx, res)
 		errs = append(errs, err)

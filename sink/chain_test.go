@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/sink"
+	vt "github.com/sovd-go/vehicle/vehicletest"
 )
 
 func TestChainGoesOnWhenTheSinkBeforeHasTakenIt(t *testing.T) {
@@ -268,5 +270,36 @@ func TestChainTellsSinksNoMoreThanTheClientWould(t *testing.T) {
 	}
 	if text := told.Error(); strings.Contains(text, vin) || strings.Contains(text, "\n") || !strings.Contains(text, "cannot file [VIN] second line") {
 		t.Errorf("got %q, want one line without the VIN", text)
+	}
+}
+
+// What the first sink has taken too long for is not the next one's doing, in a Chain as in WithSink(a, b).
+func TestASinkThatTookTheFinalChunkLateHasItInAChain(t *testing.T) {
+	t.Parallel()
+	for name, arrange := range map[string]func(a, b vehicle.Sink) []vehicle.Sink{
+		"side by side":               func(a, b vehicle.Sink) []vehicle.Sink { return []vehicle.Sink{a, b} },
+		"in a chain":                 func(a, b vehicle.Sink) []vehicle.Sink { return []vehicle.Sink{sink.Chain(a, b)} },
+		"in a chain, as best it can": func(a, b vehicle.Sink) []vehicle.Sink { return []vehicle.Sink{sink.Chain(a, sink.BestEffort(b, nil))} },
+		"in a chain in a chain": func(a, b vehicle.Sink) []vehicle.Sink {
+			return []vehicle.Sink{sink.BestEffort(sink.Chain(sink.Chain(a), b), nil)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(`0`)}))
+				slow := sink.Func{OnWrite: func(context.Context, []vehicle.Chunk) error { time.Sleep(40 * time.Second); return nil }}
+				var told vehicle.Result
+				next := sink.Func{
+					OnWrite: func(ctx context.Context, _ []vehicle.Chunk) error { return ctx.Err() },
+					OnEnd:   func(_ context.Context, res vehicle.Result) error { told = res; return nil },
+				}
+				client := server.Client(t, vehicle.WithSink(arrange(slow, next)...))
+				_, err := client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "Scripted"})
+				if err != nil || told.Err != nil {
+					t.Errorf("got %v, and the second sink was told %v, want neither", err, told.Err)
+				}
+			})
+		})
 	}
 }
