@@ -100,15 +100,18 @@ func TestCluster(t *testing.T) {
 			commands[i] = commandOn(t, rdb, cluster.Nodes[0].Addr())
 			g.holds[redissink.ChannelOf(commands[i].ID)] = true
 		}
-		for _, cmd := range commands {
+		for i, cmd := range commands { // one by one: those that come together share a pipeline, and then none may wait
 			must(t, s.Begin(t.Context(), cmd))
 			stuck.Go(func() {
 				if err := s.Write(t.Context(), answer(cmd, 1)); err != nil {
 					t.Error(err)
 				}
 			})
+			eventually(t, "it hangs", func() bool { return g.hanging()+redissink.Waiting(s) > i })
 		}
-		eventually(t, "they hang", func() bool { return redissink.Waiting(s) > 0 })
+		if redissink.Waiting(s) == 0 {
+			t.Error("none waits for a pipeline: the test shows nothing")
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		other := commandOn(t, rdb, cluster.Nodes[1].Addr())

@@ -289,6 +289,13 @@ func (g *gate) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 	}
 }
 
+// hanging is how many pipelines have come to it.
+func (g *gate) hanging() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pipelines
+}
+
 func (g *gate) held(cmd redis.Cmder) bool {
 	if g.holds == nil {
 		return cmd.Name() == "publish" || strings.HasPrefix(cmd.Name(), "eval")
