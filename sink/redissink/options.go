@@ -32,6 +32,9 @@ func (o option) apply(c *config) { o(c) }
 func WithStream(maxLen int64, ttl time.Duration) Option {
 	return option(func(c *config) {
 		c.streams, c.maxLen, c.ttl = true, max(maxLen, 0), max(ttl, 0)
+		if c.ttl > 0 {
+			c.ttl = max(c.ttl, time.Millisecond) // zero is for ever
+		}
 	})
 }
 

@@ -76,7 +76,11 @@ func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 	r := &run{id: cmd.ID, channel: channelOf(cmd.ID)}
 	if s.config.streams {
 		r.stream, r.number = streamOf(cmd.ID), time.Now().UnixMicro()
-		if err := s.do(ctx, r, "resetting the stream", &beginning{run: r, ttl: s.config.ttl}); err != nil {
+		b := &beginning{run: r, ttl: s.config.ttl}
+		if err := s.do(ctx, r, "resetting the stream", b); err != nil {
+			if b.unsure && r.pending == nil { // else inVain does it
+				_ = s.groups.submit(context.WithoutCancel(ctx), r.channel, b.beginAndEnd(s.config))
+			}
 			return err
 		}
 	} else if err := s.closed(); err != nil {
@@ -111,7 +115,7 @@ func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 	}
 	defer r.busy.Store(false)
 	defer s.release(r)
-	if entryOf(chunks[0].Seq) <= r.last {
+	if n := entryOf(chunks[0].Seq); n <= r.last || n > max(r.last, 1)+1 { // answers have no gaps, and begin with 0 or 1
 		return &opError{op: op, commandID: r.id, err: ErrSuperseded}
 	}
 	told := lastly.Told(ctx, s)
@@ -304,5 +308,9 @@ func (s *Sink) once(ctx context.Context, r *run, j job) error {
 	if req.err != nil { // none of the commands has a result
 		return req.err
 	}
-	return j.finish(req.cmds)
+	err := j.finish(req.cmds)
+	if b, ok := j.(*beginning); ok && isUnsure(err) {
+		b.unsure = true
+	}
+	return err
 }
