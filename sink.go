@@ -104,6 +104,7 @@ func (d *delivery) endFrom(ctx context.Context, i int, res Result, describe func
 	}
 	s, err := d.sinks[i], errNoReturn
 	defer func() {
+		defer func() { d.endFrom(ctx, i+1, res, describe, made) }() // the log may end it too
 		switch {
 		case err == nil:
 		case res.Err == nil:
@@ -114,7 +115,6 @@ func (d *delivery) endFrom(ctx context.Context, i int, res Result, describe func
 			d.log.log(ctx, slog.LevelWarn, "vehicle: a sink failed to end a failed command",
 				slog.String("sink", sinkName(s)), slog.String("error", foreign.Text(err.Error())))
 		}
-		d.endFrom(ctx, i+1, res, describe, made)
 	}()
 	err = d.call(ctx, s, "End", func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)

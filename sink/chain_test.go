@@ -303,3 +303,63 @@ func TestASinkThatTookTheFinalChunkLateHasItInAChain(t *testing.T) {
 		})
 	}
 }
+
+// inTime gives the sinks in it a time of their own, as BestEffort's documentation asks for.
+type inTime struct {
+	vehicle.Sink
+	d time.Duration
+}
+
+func (w inTime) Write(ctx context.Context, chunks []vehicle.Chunk) error {
+	ctx, cancel := context.WithTimeout(ctx, w.d)
+	defer cancel()
+	return w.Sink.Write(ctx, chunks)
+}
+
+// The time that a sink gives to a Chain bounds the sinks in it, whatever the attempt's limit.
+func TestAChainKeepsTheTimeThatItIsGiven(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(`0`)}))
+		slow := sink.Func{OnWrite: func(context.Context, []vehicle.Chunk) error { time.Sleep(40 * time.Second); return nil }}
+		var took time.Duration
+		hangs := sink.Func{OnWrite: func(ctx context.Context, _ []vehicle.Chunk) error {
+			start := time.Now()
+			<-ctx.Done()
+			took = time.Since(start)
+			return ctx.Err()
+		}}
+		client := server.Client(t, vehicle.WithSink(sink.BestEffort(inTime{sink.Chain(slow, hangs), 5 * time.Second}, nil)))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_, err := client.Execute(ctx, vehicle.Command{VehicleID: uuid.New(), Name: "Scripted"})
+		if err != nil || took > time.Minute {
+			t.Errorf("got %v, and the sink had %v, want no error and no more than the 5 s that were given", err, took)
+		}
+	})
+}
+
+// What ends the command meanwhile is the cause, as ever.
+func TestTheCauseInAChainThatGoesOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(`0`)}))
+		ctx, cancel := context.WithCancelCause(t.Context())
+		mine := errors.New("mine")
+		slow := sink.Func{OnWrite: func(context.Context, []vehicle.Chunk) error { time.Sleep(40 * time.Second); return nil }}
+		var cause, derived, err error
+		next := sink.Func{OnWrite: func(ctx context.Context, _ []vehicle.Chunk) error {
+			d, stop := context.WithCancel(ctx)
+			defer stop()
+			cancel(mine)
+			<-d.Done()
+			err, cause, derived = ctx.Err(), context.Cause(ctx), context.Cause(d)
+			return ctx.Err()
+		}}
+		client := server.Client(t, vehicle.WithSink(sink.Chain(slow, next)))
+		_, _ = client.Execute(ctx, vehicle.Command{VehicleID: uuid.New(), Name: "Scripted"})
+		if !errors.Is(cause, mine) || !errors.Is(derived, mine) {
+			t.Errorf("ctx ended with %v; got the cause %v, and of a context made of it %v, want %v", err, cause, derived, mine)
+		}
+	})
+}

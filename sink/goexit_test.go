@@ -2,11 +2,13 @@ package sink_test
 
 import (
 	"context"
+	"log/slog"
 	"runtime"
 	"sync"
 	"testing"
 
 	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/sink"
@@ -60,5 +62,31 @@ func TestASinkThatEndsItsGoroutine(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// exits is a log handler that ends the goroutine, as t.FailNow does.
+type exits struct{ slog.Handler }
+
+func (exits) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+func (exits) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "vehicle: a sink failed to end a failed command" {
+		runtime.Goexit()
+	}
+	return nil
+}
+
+func TestALogThatEndsTheGoroutine(t *testing.T) {
+	t.Parallel()
+	server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Fail(codes.NotFound, "no such vehicle")}))
+	ends := 0
+	client := server.Client(t, vehicle.WithLogger(slog.New(exits{slog.DiscardHandler})), vehicle.WithSink(
+		sink.Func{OnEnd: func(context.Context, vehicle.Result) error { return errDisk }},
+		sink.Func{OnEnd: func(context.Context, vehicle.Result) error { ends++; return nil }}))
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "Scripted"}) })
+	wg.Wait()
+	if ends != 1 {
+		t.Errorf("the second sink: got %d End, want one", ends)
 	}
 }

@@ -12,10 +12,10 @@ func Late(limit, command context.Context) context.Context {
 // with the command's.
 func GoOn(ctx context.Context) context.Context {
 	l, ok := ctx.Value(lateKey{}).(*late)
-	if !ok || l.limit.Err() == nil {
+	if !ok || l.limit.Err() == nil || ctx.Done() != l.limit.Done() { // who has made another of it has set another limit
 		return ctx
 	}
-	return goingOn{Context: l.command, values: ctx}
+	return goingOn{Context: l.command, values: context.WithoutCancel(ctx)}
 }
 
 type late struct {
@@ -41,4 +41,9 @@ type goingOn struct {
 }
 
 // Value implements context.Context.
-func (g goingOn) Value(key any) any { return g.values.Value(key) }
+func (g goingOn) Value(key any) any {
+	if v := g.values.Value(key); v != nil {
+		return v
+	}
+	return g.Context.Value(key) // what package context asks for, to find the cause
+}

@@ -2,7 +2,6 @@ package redissink
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -156,7 +155,6 @@ type beginning struct {
 	run      *run
 	ttl      time.Duration
 	withText bool
-	unsure   bool // an answer was lost; the caller's
 }
 
 func (b *beginning) commands(ctx context.Context) (int, []redis.Cmder) {
@@ -175,31 +173,12 @@ func (b *beginning) finish(cmds []redis.Cmder) error {
 
 // inVain ends a run that has begun, by cmds, when the caller of Begin had left: nobody will call End, and followers would wait for it.
 func (b *beginning) inVain(cmds []redis.Cmder, c config) *request {
-	switch err := b.finish(cmds); {
-	case err == nil:
-		return newRequest(b.ended(c))
-	case isUnsure(err):
-		return b.beginAndEnd(c)
-	default:
+	if b.finish(cmds) != nil {
 		return nil
 	}
-}
-
-// isUnsure says whether the job may have been done although it failed.
-func isUnsure(err error) bool { return err != nil && !errors.Is(err, errAgain) && transient(err) }
-
-// beginAndEnd does both: nobody knows whether the run has begun.
-func (b *beginning) beginAndEnd(c config) *request {
-	b.withText = true
-	size, cmds := b.commands(context.Background())
-	more, end := b.ended(c)
-	return newRequest(size+more, append(cmds, end...))
-}
-
-func (b *beginning) ended(c config) (int, []redis.Cmder) {
 	end := &batch{run: b.run, config: c}
 	end.add(endEntry, endEvent(vehicle.Result{Command: vehicle.Command{ID: b.run.id}, Status: vehicle.StatusFailed}))
-	return (&appending{batch: end, withText: true}).commands(context.Background())
+	return newRequest((&appending{batch: end, withText: true}).commands(context.Background()))
 }
 
 // appending appends events to the command's stream and publishes them.

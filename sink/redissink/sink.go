@@ -76,11 +76,7 @@ func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 	r := &run{id: cmd.ID, channel: channelOf(cmd.ID)}
 	if s.config.streams {
 		r.stream, r.number = streamOf(cmd.ID), time.Now().UnixMicro()
-		b := &beginning{run: r, ttl: s.config.ttl}
-		if err := s.do(ctx, r, "resetting the stream", b); err != nil {
-			if b.unsure && r.pending == nil { // else inVain does it
-				_ = s.groups.submit(context.WithoutCancel(ctx), r.channel, b.beginAndEnd(s.config))
-			}
+		if err := s.do(ctx, r, "resetting the stream", &beginning{run: r, ttl: s.config.ttl}); err != nil {
 			return err
 		}
 	} else if err := s.closed(); err != nil {
@@ -308,9 +304,5 @@ func (s *Sink) once(ctx context.Context, r *run, j job) error {
 	if req.err != nil { // none of the commands has a result
 		return req.err
 	}
-	err := j.finish(req.cmds)
-	if b, ok := j.(*beginning); ok && isUnsure(err) {
-		b.unsure = true
-	}
-	return err
+	return j.finish(req.cmds)
 }
