@@ -15,9 +15,10 @@ func GoOn(ctx context.Context) context.Context {
 	if !ok || l.limit.Err() == nil || ctx.Done() != l.limit.Done() { // who has made another of it has set another limit
 		return ctx
 	}
-	return goingOn{Context: l.command, values: context.WithoutCancel(ctx)}
+	return goingOn{Context: l.command, values: context.WithoutCancel(ctx)} // without what package context would find the limit's cause by
 }
 
+// late is the limit, and remembers both.
 type late struct {
 	context.Context
 
@@ -34,6 +35,7 @@ func (l *late) Value(key any) any {
 	return l.Context.Value(key)
 }
 
+// goingOn is the command's context with another's values.
 type goingOn struct {
 	context.Context
 

@@ -17,7 +17,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sovd-go/vehicle"
-	"github.com/sovd-go/vehicle/internal/servers"
 	"github.com/sovd-go/vehicle/sink/pgsink"
 )
 
@@ -162,6 +161,20 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			CREATE TRIGGER touch AFTER INSERT ON {responses} FOR EACH ROW EXECUTE FUNCTION ` + w.table("touch") + `()`)
 	}
 	secondFirst := func(_ context.Context, w *world, _ *pgx.Conn) { <-w.waits }
+	otherRuns := func(ctx context.Context, w *world, _ *pgx.Conn) {
+		if err := execute(ctx, w.newSink(), w.cmd, chunksOf(w.cmd, 0, "1", "2")); err != nil {
+			w.tb.Error(err)
+		}
+	}
+	othersAnswer := func(*world, []string) stored {
+		return stored{Status: "completed", Completed: true, Chunks: []string{"1", "2"}, Audit: []string{"command_completed"}}
+	}
+	otherBegins := func(ctx context.Context, w *world, _ *pgx.Conn) {
+		if err := w.newSink().Begin(ctx, w.cmd); err != nil {
+			w.tb.Error(err)
+		}
+	}
+	inProgress := func(*world, []string) stored { return stored{Status: "in_progress"} }
 	for _, test := range []struct {
 		name    string
 		opts    []pgsink.Option
@@ -240,51 +253,19 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 		},
 		{
 			name: "where another process runs the command before the second half's turn", stage: stageTurn,
-			do: func(ctx context.Context, w *world, _ *pgx.Conn) {
-				if err := execute(ctx, w.newSink(), w.cmd, chunksOf(w.cmd, 0, "1", "2")); err != nil {
-					w.tb.Error(err)
-				}
-			},
-			err: pgsink.ErrReplaced, halves: 1,
-			want: func(*world, []string) stored {
-				return stored{Status: "completed", Completed: true, Chunks: []string{"1", "2"}, Audit: []string{"command_completed"}}
-			},
+			do: otherRuns, err: pgsink.ErrReplaced, want: othersAnswer, halves: 1,
 		},
 		{
 			name: "where another process does so, and the end is not known", untold: true, stage: stageTurn,
-			do: func(ctx context.Context, w *world, _ *pgx.Conn) {
-				if err := execute(ctx, w.newSink(), w.cmd, chunksOf(w.cmd, 0, "1", "2")); err != nil {
-					w.tb.Error(err)
-				}
-			},
-			err: pgsink.ErrReplaced, halves: 1,
-			want: func(*world, []string) stored {
-				return stored{Status: "completed", Completed: true, Chunks: []string{"1", "2"}, Audit: []string{"command_completed"}}
-			},
+			do: otherRuns, err: pgsink.ErrReplaced, want: othersAnswer, halves: 1,
 		},
 		{
 			name: "where another process has begun the command", stage: stageTurn,
-			do: func(ctx context.Context, w *world, _ *pgx.Conn) {
-				if err := w.newSink().Begin(ctx, w.cmd); err != nil {
-					w.tb.Error(err)
-				}
-			},
-			err: pgsink.ErrReplaced, halves: 1,
-			want: func(*world, []string) stored {
-				return stored{Status: "in_progress"}
-			},
+			do: otherBegins, err: pgsink.ErrReplaced, want: inProgress, halves: 1,
 		},
 		{
 			name: "where another process has begun the command, and the end is not known", untold: true, stage: stageTurn,
-			do: func(ctx context.Context, w *world, _ *pgx.Conn) {
-				if err := w.newSink().Begin(ctx, w.cmd); err != nil {
-					w.tb.Error(err)
-				}
-			},
-			err: pgsink.ErrReplaced, halves: 1,
-			want: func(*world, []string) stored {
-				return stored{Status: "in_progress"}
-			},
+			do: otherBegins, err: pgsink.ErrReplaced, want: inProgress, halves: 1,
 		},
 		{
 			name: "where the database refuses the first half", head: true,
@@ -336,7 +317,7 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			}
 			way := w.proxy.url
 			if test.bouncer {
-				way = bouncerURL(t)
+				way = bouncerURL(t, 1)
 			}
 			pool := w.newPool(func(config *pgxpool.Config) {
 				trace.on(config)
@@ -508,20 +489,6 @@ func TestLargeBatchesAmongSmallCommands(t *testing.T) {
 	}
 }
 
-func bouncerURL(tb testing.TB) string {
-	tb.Helper()
-	bouncer, err := servers.StartPgBouncer(tb.Context(), databaseURL(tb), 1)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := bouncer.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	return bouncer.URL()
-}
-
 // A large batch delays no command of the other writer, and says why it was not stored, as one does that is not divided.
 func TestALargeBatchThatWaits(t *testing.T) {
 	t.Parallel()
@@ -545,8 +512,10 @@ func TestALargeBatchThatWaits(t *testing.T) {
 			chunks, _ := large(cmd, "run")
 			done := make(chan error, 1)
 			go func() { done <- s.Write(ctx, chunks[:n]) }()
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
 			for !query[bool](db, `SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND strpos(query, $1) > 0)`, db.table("responses")) {
-				time.Sleep(time.Millisecond)
+				<-tick.C
 			}
 			if err := s.Write(ctx, chunksOf(neighbour, 0, "1")); err != nil {
 				t.Errorf("the neighbour: %v", err)

@@ -90,6 +90,21 @@ func privateServer(tb testing.TB) *servers.Postgres {
 	return pg
 }
 
+// bouncerURL is a private PgBouncer in front of the tests' server, with so many connections to it.
+func bouncerURL(tb testing.TB, conns int) string {
+	tb.Helper()
+	bouncer, err := servers.StartPgBouncer(tb.Context(), databaseURL(tb), conns)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := bouncer.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return bouncer.URL()
+}
+
 // database is a schema of its own for one test.
 type database struct {
 	tb     testing.TB

@@ -14,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sovd-go/vehicle"
-	"github.com/sovd-go/vehicle/internal/servers"
 	"github.com/sovd-go/vehicle/sink/pgsink"
 )
 
@@ -308,20 +307,12 @@ func TestEveryExecMode(t *testing.T) {
 
 func TestThroughPgBouncerInTransactionMode(t *testing.T) {
 	t.Parallel()
-	bouncer, err := servers.StartPgBouncer(t.Context(), databaseURL(t), 4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := bouncer.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	bouncer := bouncerURL(t, 4)
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
 			db := newDatabase(t, databaseURL(t))
-			db.url = bouncer.URL()
+			db.url = bouncer
 			checkMode(t, db, db.newPool(withMode(mode)))
 		})
 	}
