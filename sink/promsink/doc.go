@@ -2,9 +2,10 @@
 //
 //	client, err := vehicle.NewFromEnv(vehicle.WithSink(store, promsink.New(prometheus.DefaultRegisterer)))
 //
-// Put it last: what it counts is then what the sinks before it made of a command. Attempts, retries, the time of
-// each sink and the connections it sees wherever it stands, since it is a [vehicle.Observer]; the connections only of a
-// client that was made with it.
+// Put it last: what it counts is then what the sinks before it made of a command. A command that one of them refuses in
+// Begin does not reach it, and is not in commands_executed_total: sovd_sink_errors_total{call="Begin"} counts it. Attempts,
+// retries, the time and the errors of each sink and the connections it sees wherever it stands, since it is a
+// [vehicle.Observer]; the connections only of a client that was made with it.
 //
 // # Metrics
 //

@@ -136,6 +136,23 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// A command that a sink before this one refuses, as a database does that is down, has not begun here: only that sink's error is counted.
+func TestARefusedCommandIsAnErrorOfASink(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewPedanticRegistry()
+	refusing := sink.Func{OnBegin: func(context.Context, vehicle.Command) error { return errors.New("the database is down") }}
+	client := vt.NewServer(t).Client(t, vehicle.WithSink(refusing, promsink.New(reg)))
+	if _, err := client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "ReadDTC"}); !errors.Is(err, vehicle.ErrSink) {
+		t.Errorf("got error %v, want ErrSink", err)
+	}
+	want := map[string]float64{"sovd_sink_errors_total call=Begin sink=sink.Func": 1, "sovd_sink_duration_seconds call=Begin sink=sink.Func": 1}
+	got := gather(t, reg)
+	maps.DeleteFunc(got, func(name string, _ float64) bool { return strings.HasPrefix(name, "sovd_pool_") })
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestGaugesFollow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
