@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/internal/servers"
@@ -25,7 +29,8 @@ func startEmbedded(ctx context.Context) (_ targets, err error) {
 			err = errors.Join(err, closeAll())
 		}
 	}()
-	vehicles, err := vehicletest.Start(vehicletest.WithTCP(), vehicletest.WithHistory(1000), vehicletest.WithResponder(demonstration(pace)))
+	vehicles, err := vehicletest.Start(vehicletest.WithTCP(), vehicletest.WithHistory(1000), vehicletest.WithResponder(demonstration(pace)),
+		vehicletest.WithServerOptions(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true})))
 	if err != nil {
 		return targets{}, err
 	}
