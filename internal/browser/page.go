@@ -241,12 +241,6 @@ func (p *Page) Show(ctx context.Context, s Screen) error {
 	return p.call(ctx, "Emulation.setEmulatedMedia", object{"features": []object{feature}}, nil)
 }
 
-// Offline cuts the tab off the network, or connects it again.
-func (p *Page) Offline(ctx context.Context, offline bool) error {
-	conditions := object{"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-	return p.call(ctx, "Network.emulateNetworkConditions", conditions, nil)
-}
-
 // Screenshot gives a picture of the screen, as a PNG.
 func (p *Page) Screenshot(ctx context.Context) ([]byte, error) {
 	var got struct{ Data []byte }

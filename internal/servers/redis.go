@@ -323,12 +323,6 @@ func (s *RedisSentinel) SentinelAddr() string { return s.sentinel.Addr() }
 // Password is that of the servers and of Sentinel.
 func (s *RedisSentinel) Password() string { return s.Master.password }
 
-// Failover makes Sentinel promote the replica, without the master's being down. The master becomes the
-// replica. It returns when that has begun.
-func (s *RedisSentinel) Failover(ctx context.Context) error {
-	return s.sentinel.do(ctx, "sentinel", "failover", SentinelMaster).Err()
-}
-
 // Close stops the three and removes their data.
 func (s *RedisSentinel) Close() error {
 	var errs []error
