@@ -52,9 +52,9 @@ func check(c *Chunk) error {
 	case jsonscan.Scan(c.Payload) != jsonscan.Invalid:
 		return nil
 	case !utf8.Valid(c.Payload):
-		return fmt.Errorf("the payload of chunk %d (%d bytes) contains invalid UTF-8", c.Seq, len(c.Payload))
+		return fmt.Errorf("the payload of chunk %d (%s) contains invalid UTF-8", c.Seq, count(len(c.Payload), "byte"))
 	default:
-		return fmt.Errorf("the payload of chunk %d (%d bytes) is not JSON", c.Seq, len(c.Payload))
+		return fmt.Errorf("the payload of chunk %d (%s) is not JSON", c.Seq, count(len(c.Payload), "byte"))
 	}
 }
 

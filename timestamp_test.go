@@ -132,7 +132,7 @@ func TestDecode(t *testing.T) {
 		"two JSON values": {
 			message: &vehiclepb.CommandResponse{CommandId: id, ResponsePayload: `1 2`}, err: "the payload of chunk 0 (3 bytes) is not JSON"},
 		"a space": {
-			message: &vehiclepb.CommandResponse{CommandId: id, ResponsePayload: ` `}, err: "the payload of chunk 0 (1 bytes) is not JSON"},
+			message: &vehiclepb.CommandResponse{CommandId: id, ResponsePayload: ` `}, err: "the payload of chunk 0 (1 byte) is not JSON"},
 		"NaN": {
 			message: &vehiclepb.CommandResponse{CommandId: id, ResponsePayload: `NaN`}, err: "the payload of chunk 0 (3 bytes) is not JSON"},
 	}
