@@ -91,7 +91,7 @@ func (b *backends) announcer(set settings, log *slog.Logger) vehicle.Sink {
 	}
 	return sink.BestEffort(b.events, func(ctx context.Context, commandID uuid.UUID, op string, err error) {
 		b.stats.redisErrors.Add(1)
-		log.LogAttrs(ctx, slog.LevelWarn, "events are not published", slog.String("command", commandID.String()),
+		log.LogAttrs(ctx, slog.LevelWarn, "events are not published", slog.String("command_id", commandID.String()),
 			slog.String("call", op), slog.String("error", err.Error()))
 	})
 }

@@ -3,12 +3,14 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/vehicletest"
@@ -56,6 +58,26 @@ func TestACommandThatTheVehicleRefusesIsStoredAsFailed(t *testing.T) {
 	got := c.show("/commands/" + id.String())
 	if got.Status != vehicle.StatusFailed || got.ErrorMessage == nil || !strings.Contains(*got.ErrorMessage, "not supported") || len(got.Chunks) != 0 {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// The SDK's records and the connector's are in one log: what one calls command_id, the other does too.
+func TestTheLogFindsACommandByItsID(t *testing.T) {
+	t.Parallel()
+	c := start(t, func(s *settings) {
+		s.redis, s.heartbeat, s.poll = "redis://127.0.0.1:1/0", 20*time.Millisecond, 20*time.Millisecond
+	}, vehicletest.On("ReadDTC",
+		vehicletest.Script{vehicletest.Fail(codes.Unavailable, "tunnel")}, vehicletest.Script{vehicletest.Answer(`1`)}))
+	id := c.submit("ReadDTC")
+	c.ended(id)
+	if err := c.stop(); err != nil {
+		t.Error(err)
+	}
+	for _, message := range []string{`"vehicle: retrying"`, `"events are not published"`, `"command ended"`} {
+		record := regexp.MustCompile("(?m)^.* msg=" + message + ".*$").FindString(c.log.String())
+		if !strings.Contains(record, " command_id="+id.String()) {
+			t.Errorf("the log: got %q, want a record %s with command_id=%s", record, message, id)
+		}
 	}
 }
 

@@ -87,7 +87,7 @@ func (r *runner) run(ctx context.Context, cmd vehicle.Command, begun func()) err
 	trace.ended(res)
 	r.stats.ended(res)
 	attrs := []slog.Attr{
-		slog.String("command", cmd.ID.String()), slog.String("status", string(res.Status)), slog.Int("chunks", res.Chunks),
+		slog.String("command_id", cmd.ID.String()), slog.String("status", string(res.Status)), slog.Int("chunks", res.Chunks),
 		slog.Int("attempts", res.Attempts), slog.Duration("took", res.FinishedAt.Sub(res.StartedAt)),
 	}
 	if err != nil {
