@@ -256,7 +256,8 @@ func TestLabelsAreBounded(t *testing.T) {
 // Two clients may share a Sink, and run the same command.
 func TestOneCommandOfTwoClients(t *testing.T) {
 	t.Parallel()
-	s := promsink.New(prometheus.NewRegistry())
+	reg := prometheus.NewPedanticRegistry()
+	s := promsink.New(reg)
 	cmd := vehicle.Command{ID: uuid.New(), VehicleID: uuid.New(), Name: "ReadDTC"}
 	var wg sync.WaitGroup
 	for range 2 { // the race detector looks on
@@ -269,4 +270,10 @@ func TestOneCommandOfTwoClients(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	got := gather(t, reg)
+	for name, want := range map[string]float64{"commands_executed_total status=completed": 2, "sovd_chunks_total": 200, "sovd_commands_in_flight": 0} {
+		if got[name] != want {
+			t.Errorf("got %s %v, want %v", name, got[name], want)
+		}
+	}
 }
