@@ -73,7 +73,7 @@ func (m *merger) merge(p []byte) int {
 		m.begin(into, message)
 	}
 	if begun := p[at:]; len(begun) > 0 {
-		n := m.follow(begun)
+		n := m.takeHead(begun)
 		m.rest -= len(begun) - n
 		end += copy(p[end:], begun)
 	}
@@ -84,15 +84,15 @@ func (m *merger) merge(p []byte) int {
 func (m *merger) goOn(p []byte) int {
 	at := 0
 	if m.have > 0 {
-		at = m.follow(p)
+		at = m.takeHead(p)
 	}
 	n := min(m.rest, len(p)-at)
 	m.rest -= n
 	return at + n
 }
 
-// follow takes what p has of the head of a frame that comes in pieces, and returns how much that is.
-func (m *merger) follow(p []byte) int {
+// takeHead takes what p has of the head of a frame that comes in pieces, and returns how much that is.
+func (m *merger) takeHead(p []byte) int {
 	at := 0
 	for wanted := frameHeader; ; wanted += messageHeader {
 		if m.have < wanted {

@@ -164,7 +164,7 @@ func (r *run) start(s *Stream) *Error {
 	if s.ctx.Done() != nil {
 		r.unfollow = context.AfterFunc(s.ctx, r.callerEnded)
 	}
-	r.receive()
+	r.listen()
 	return nil
 }
 
@@ -184,9 +184,9 @@ func (r *run) stop(cause error) {
 	r.ending.end(cause)
 }
 
-// receive sets up where the chunks come from. Without sinks this goroutine receives them, and for a long answer another one does
+// listen sets up where the chunks come from. Without sinks this goroutine receives them, and for a long answer another one does
 // while this one checks them. With sinks a pump does, but begins only once the first chunks have come, if messages may come in bundles.
-func (r *run) receive() {
+func (r *run) listen() {
 	r.receiver = receiver{cmd: &r.cmd, attempts: &r.attempts, wire: &r.wire, until: r.call.aheadAfter}
 	r.receiver.ready = r.receiver.room[:0]
 	r.from = &r.receiver

@@ -31,10 +31,10 @@ type reloader struct {
 	changed  chan struct{} // of size 1: there is a new generation
 
 	mu      sync.Mutex
-	now     *generation
-	trouble string // what was last wrong with the files; it is logged once
-	warned  bool   // of the end of the certificate
-	notes   []note // to be logged without the lock, since a handler may ask the client
+	held    *generation // what connections go on with
+	trouble string      // what was last wrong with the files; it is logged once
+	warned  bool        // of the end of the certificate
+	notes   []note      // to be logged without the lock, since a handler may ask the client
 }
 
 // note is a record for the log.
@@ -59,11 +59,11 @@ func newReloader(files TLSFiles, interval time.Duration, logger *slog.Logger) (k
 	if err != nil {
 		return nil, err
 	}
-	if r.now, err = content.load(files); err != nil {
+	if r.held, err = content.load(files); err != nil {
 		return nil, err
 	}
 	if files.CA == "" && files.Cert == "" {
-		return fixed{TransportCredentials: r.now.TransportCredentials}, nil // the system's roots: there is nothing to watch
+		return fixed{TransportCredentials: r.held.TransportCredentials}, nil // the system's roots: there is nothing to watch
 	}
 	r.warnOfMode()
 	r.logAll(r.takeNotes())
@@ -71,9 +71,9 @@ func newReloader(files TLSFiles, interval time.Duration, logger *slog.Logger) (k
 }
 
 func (r *reloader) current() credentials.TransportCredentials {
-	now, notes := r.look()
+	held, notes := r.look()
 	r.logAll(notes)
-	return now
+	return held
 }
 
 // look is current, and what there is to log of it.
@@ -82,7 +82,7 @@ func (r *reloader) look() (*generation, []note) {
 	defer r.mu.Unlock()
 	r.refresh()
 	r.warnOfEnd()
-	return r.now, r.takeNotes()
+	return r.held, r.takeNotes()
 }
 
 func (r *reloader) note(level slog.Level, message string, attrs ...slog.Attr) {
@@ -104,7 +104,7 @@ func (r *reloader) logAll(notes []note) {
 func (r *reloader) ends() (client, authorities time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.now.notAfter, r.now.caEnds
+	return r.held.notAfter, r.held.caEnds
 }
 
 func (r *reloader) watch(renew func()) (stop func()) {
@@ -132,11 +132,11 @@ func (r *reloader) watch(renew func()) (stop func()) {
 
 // refresh takes over what the files hold now, if it is new and sound.
 func (r *reloader) refresh() {
-	content, err := r.files.readSettled(r.now.digest)
+	content, err := r.files.readSettled(r.held.digest)
 	var next *generation
 	switch {
 	case err != nil:
-	case content.digest() == r.now.digest:
+	case content.digest() == r.held.digest:
 		r.trouble = ""
 		return
 	default:
@@ -151,7 +151,7 @@ func (r *reloader) refresh() {
 		}
 		return
 	}
-	r.now, r.trouble, r.warned = next, "", false
+	r.held, r.trouble, r.warned = next, "", false
 	select {
 	case r.changed <- struct{}{}:
 	default:
@@ -167,7 +167,7 @@ func (r *reloader) refresh() {
 // warnOfEnd warns of a certificate that nobody has renewed, while there is time: in the last tenth of its life. It
 // is usual to renew after two thirds.
 func (r *reloader) warnOfEnd() {
-	if end := r.now.notAfter; !r.warned && !end.IsZero() && time.Until(end) < end.Sub(r.now.notBefore)/10 {
+	if end := r.held.notAfter; !r.warned && !end.IsZero() && time.Until(end) < end.Sub(r.held.notBefore)/10 {
 		r.warned = true
 		r.note(slog.LevelWarn, "vehicle: the client's certificate is about to expire, or has",
 			slog.String("cert", r.files.Cert), slog.Time("not_after", end))
