@@ -209,7 +209,7 @@ func WithTLSFiles(files TLSFiles) Option {
 }
 
 // WithTLS uses TLS with a configuration of the caller's, for certificates that do not come from files
-// (SPIFFE, an HSM). It is cloned and never changed; TLS 1.2 is the least version that is spoken.
+// (SPIFFE, an HSM). It is cloned and never changed, nil is as the zero Config; TLS 1.2 is the least version that is spoken.
 // GetClientCertificate, VerifyPeerCertificate and VerifyConnection are called in each handshake, and sessions are
 // not resumed. InsecureSkipVerify without one of the latter two is an error of [New]: the server must be verified.
 func WithTLS(tlsConfig *tls.Config) Option {
