@@ -66,8 +66,8 @@ func describe(err error) string {
 
 func describePg(pg *pgconn.PgError) string {
 	text := "PostgreSQL error " + pg.Code
-	if strings.Contains(pg.Where, "PL/") {
-		return text + " in a function of the database" // which may choose any code, and quote what it likes
+	if inFunction(pg) { // which may quote what it likes
+		return text + " in a function of the database"
 	}
 	if quotesNoValues(pg.Code) {
 		text += ": " + pg.Message
@@ -83,6 +83,9 @@ func describePg(pg *pgconn.PgError) string {
 	}
 	return text
 }
+
+// inFunction says whether a function of the database raised the error, such as a trigger's. It may choose any code.
+func inFunction(pg *pgconn.PgError) bool { return strings.Contains(pg.Where, "PL/") }
 
 // missingKey is the detail of a foreign key's violation where the key is one of our ids.
 var missingKey = regexp.MustCompile(`^[^()]*\([a-z_]+\)=\([0-9a-f-]{36}\)[^()]*$`)
@@ -155,7 +158,22 @@ func judge(err error, alive bool) verdict {
 		}
 		return down
 	}
-	switch pg.Code {
+	v := judgeCode(pg.Code)
+	if !alive || !inFunction(pg) {
+		return v
+	}
+	switch v { // what a function says of the server may be so for one command alone: it lacks its tenant's table, say
+	case contended, down:
+		return stuck
+	case hopeless:
+		return blame
+	default:
+		return v
+	}
+}
+
+func judgeCode(code string) verdict {
+	switch code {
 	case codeLockNotAvailable, codeCanceled:
 		return stuck
 	case codeSerialization, codeDeadlock:
@@ -167,7 +185,7 @@ func judge(err error, alive bool) verdict {
 		"40003", "55006":
 		return down
 	}
-	switch class(pg.Code) {
+	switch class(code) {
 	case "08":
 		return down
 	case "28", "3D", "3F": // not authorized, no such database, no such schema

@@ -145,6 +145,62 @@ func TestOneBadCommandAmongFiftyFailsAlone(t *testing.T) {
 	}
 }
 
+// A trigger may find that its command's own table is missing, or that another server that it asks for the command is down.
+func TestWhateverATriggerRaisesConcernsItsOwnCommandAlone(t *testing.T) {
+	t.Parallel()
+	for name, code := range map[string]string{
+		"a missing table":         "42P01",
+		"a missing schema":        "3F000",
+		"no authorization":        "28000",
+		"a read-only server":      "25006",
+		"a full disk":             "53100",
+		"too many connections":    "53300",
+		"a lost connection":       "08006",
+		"a server that stops":     "57P01",
+		"a conflict":              "40001",
+		"a row that is locked":    "55P03",
+		"a reason of its own":     "P0001",
+		"a value that is no JSON": "22P02",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := newAppDatabase(t, databaseURL(t))
+			fn := pgx.Identifier{db.schema, "refuse"}.Sanitize()
+			db.exec(`CREATE FUNCTION ` + fn + `() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				IF NEW.command_id = (SELECT command_id FROM {commands} WHERE command_name = 'bad') THEN RAISE 'no' USING ERRCODE = '` + code + `'; END IF; RETURN NEW; END $$;
+				CREATE TRIGGER refuse BEFORE INSERT ON {responses} FOR EACH ROW EXECUTE FUNCTION ` + fn + `()`)
+			s := db.newSink(pgsink.WithWriters(1), pgsink.WithRetryFor(time.Second))
+			var wg sync.WaitGroup
+			cmds, errs := make([]vehicle.Command, 21), make([]error, 21)
+			release := db.holdUp(t) // so that they are in one transaction
+			for i := range cmds {
+				cmds[i] = db.admitted()
+				if i == 7 {
+					cmds[i].Name = "bad"
+				}
+				wg.Go(func() { errs[i] = execute(t.Context(), s, cmds[i], chunksOf(cmds[i], 0, "1")) })
+			}
+			release()
+			wg.Wait()
+			want := stored{Status: "completed", Completed: true, Chunks: []string{"1"}, Audit: []string{"command_completed"}}
+			for i, cmd := range cmds {
+				if i == 7 {
+					if errs[i] == nil || !strings.Contains(errs[i].Error(), code) {
+						t.Errorf("the command: got %v, want %s", errs[i], code)
+					}
+					continue
+				}
+				if errs[i] != nil {
+					t.Errorf("neighbour %d: %v", i, errs[i])
+				}
+				if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+					t.Errorf("neighbour %d (-want +got):\n%s", i, diff)
+				}
+			}
+		})
+	}
+}
+
 // The tables let a command neither be inserted nor be started, for a while.
 func TestACommandThatCannotBeginHoldsUpNobody(t *testing.T) {
 	t.Parallel()
