@@ -380,20 +380,26 @@ func checkMode(t *testing.T, db *database, pool *pgxpool.Pool, opts ...pgsink.Op
 
 func TestMigrateMayRunAnyTimeAndAtOnce(t *testing.T) {
 	t.Parallel()
-	db := openDatabase(t, databaseURL(t))
-	errs := make(chan error)
-	for range 8 {
-		go func() {
-			errs <- pgsink.Migrate(context.WithoutCancel(t.Context()), db.pool, pgsink.WithSchema(db.schema))
-		}()
-	}
-	for range 8 {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
-	}
-	if err := execute(t.Context(), db.newSink(), newCommand()); err != nil {
-		t.Error(err)
+	for _, isolation := range []string{"read committed", "repeatable read", "serializable"} {
+		t.Run("where the default is "+isolation, func(t *testing.T) {
+			t.Parallel()
+			db := openDatabase(t, databaseURL(t))
+			pool := db.newPool(func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["default_transaction_isolation"] = isolation })
+			errs := make(chan error)
+			for range 8 {
+				go func() {
+					errs <- pgsink.Migrate(context.WithoutCancel(t.Context()), pool, pgsink.WithSchema(db.schema))
+				}()
+			}
+			for range 8 {
+				if err := <-errs; err != nil {
+					t.Error(err)
+				}
+			}
+			if err := execute(t.Context(), db.newSink(), newCommand()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 // at once.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 	schema := newConfig(opts).schema
-	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+	// Each statement has to see what another process did before it gave the lock away.
+	err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		// IF NOT EXISTS alone does not keep two processes from creating a table at once.
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1::bigint)`, migrateLock); err != nil {
 			return err
