@@ -403,6 +403,21 @@ func TestMigrateMayRunAnyTimeAndAtOnce(t *testing.T) {
 	}
 }
 
+// PostgreSQL keeps 63 bytes of a name.
+func TestMigrateMayRunAgainInASchemaWithALongName(t *testing.T) {
+	t.Parallel()
+	db := openDatabase(t, databaseURL(t))
+	db.schema += strings.Repeat("é", 30)
+	for i := range 2 {
+		if err := pgsink.Migrate(t.Context(), db.pool, pgsink.WithSchema(db.schema)); err != nil {
+			t.Errorf("call %d: got %v, want no error", i+1, err)
+		}
+	}
+	if err := execute(t.Context(), db.newSink(), newCommand()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMigrateLeavesTheApplicationsTablesAlone(t *testing.T) {
 	t.Parallel()
 	db := newAppDatabase(t, databaseURL(t))

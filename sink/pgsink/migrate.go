@@ -39,8 +39,8 @@ func createSchema(ctx context.Context, tx pgx.Tx, schema string) error {
 	if schema == "" {
 		return nil
 	}
-	var exists bool // IF NOT EXISTS asks for the privilege to create even where there is nothing to do
-	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1::text)`, schema).Scan(&exists)
+	var exists bool // IF NOT EXISTS asks for the privilege to create even where there is nothing to do. The server cuts long names
+	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1::text::name)`, schema).Scan(&exists)
 	if err != nil || exists {
 		return err
 	}
