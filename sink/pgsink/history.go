@@ -29,7 +29,7 @@ func (s *Sink) History(ctx context.Context, commandID uuid.UUID) iter.Seq2[vehic
 		for rows.Next() {
 			var vehicleID string
 			var payload []byte
-			var at *time.Time
+			var at *int64 // in microseconds
 			c := vehicle.Chunk{CommandID: commandID}
 			err := rows.Scan(&vehicleID, &payload, &c.Seq, &c.Final, &at)
 			if err == nil {
@@ -40,7 +40,7 @@ func (s *Sink) History(ctx context.Context, commandID uuid.UUID) iter.Seq2[vehic
 				return
 			}
 			if at != nil {
-				c.ReceivedAt = at.UTC()
+				c.ReceivedAt = time.UnixMicro(*at).UTC()
 			}
 			c.Payload = json.RawMessage(unwrap(payload))
 			if !yield(c, nil) {

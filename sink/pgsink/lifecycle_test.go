@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -288,13 +289,15 @@ var emptyIsNil = cmp.Transformer("emptyIsNil", func(s []string) []string {
 	return s
 })
 
+var execModes = []pgx.QueryExecMode{
+	pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec,
+	pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
+}
+
 // Every mode of pgx, and a connection pool that gives each transaction another connection.
 func TestEveryExecMode(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []pgx.QueryExecMode{
-		pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec,
-		pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
-	} {
+	for _, mode := range execModes {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
 			for _, opts := range [][]pgsink.Option{nil, {pgsink.WithClaim()}} {
@@ -302,6 +305,42 @@ func TestEveryExecMode(t *testing.T) {
 				checkMode(t, db, db.newPool(withMode(mode)), opts...)
 			}
 		})
+	}
+}
+
+// A database or a role may say how its sessions write times, and what else a transaction begins with.
+func TestEveryExecModeInASessionWithOtherSettings(t *testing.T) {
+	t.Parallel()
+	for _, settings := range []map[string]string{
+		{"DateStyle": "German", "TimeZone": "Asia/Kathmandu", "IntervalStyle": "iso_8601", "default_transaction_isolation": "serializable"},
+		{"DateStyle": "SQL, DMY", "TimeZone": "Pacific/Kiritimati", "IntervalStyle": "sql_standard", "default_transaction_isolation": "repeatable read"},
+		{"DateStyle": "Postgres, MDY", "TimeZone": "America/St_Johns", "array_nulls": "off"},
+	} {
+		for _, mode := range execModes {
+			t.Run(settings["DateStyle"]+"/"+mode.String(), func(t *testing.T) {
+				t.Parallel()
+				db := newAppDatabase(t, databaseURL(t))
+				pool := db.newPool(func(c *pgxpool.Config) {
+					withMode(mode)(c)
+					maps.Copy(c.ConnConfig.RuntimeParams, settings)
+				})
+				checkMode(t, db, pool)
+				s, cmd := db.newSinkOn(pool), db.admitted()
+				chunks := chunksOf(cmd, 0, "1", "2")
+				chunks[1].ReceivedAt = time.Date(1969, 7, 20, 20, 17, 39, 123456000, time.UTC)
+				if err := execute(t.Context(), s, cmd, chunks); err != nil {
+					t.Fatal(err)
+				}
+				for c, err := range s.History(t.Context(), cmd.ID) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if want := chunks[c.Seq].ReceivedAt.UTC().Truncate(time.Microsecond); !c.ReceivedAt.Equal(want) {
+						t.Errorf("chunk %d: got the time %v, want %v", c.Seq, c.ReceivedAt, want)
+					}
+				}
+			})
+		}
 	}
 }
 
