@@ -1,19 +1,23 @@
 package pgsink
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Recover ends the commands that a crashed process left in progress: it moves those to failed that were submitted, and
 // last answered, longer than olderThan ago and are not running in this Sink, adds their rows to the audit
-// trail, and returns how many they were; beside an error, how many so far. Call it at start, and from time to time where there are several
+// trail, and returns how many they were; beside an error, how many so far. One that the database refuses to change, because of a constraint
+// or a trigger, say, is passed over, and is the error after the others. Call it at start, and from time to time where there are several
 // processes.
 //
 // The commands of other processes are known by their rows alone: choose olderThan longer than a command
@@ -22,16 +26,30 @@ import (
 func (s *Sink) Recover(ctx context.Context, olderThan time.Duration) (int64, error) {
 	var total int64
 	var last uuid.UUID // the batches go through the commands in the order of their ids
-	for {
-		found, n, err := s.recoverBatch(ctx, olderThan, &last)
+	var refused error  // of the first that was passed over
+	for limit := recoverBatch; ; {
+		next := last
+		found, n, err := s.recoverBatch(ctx, olderThan, &next, limit)
 		total += n
-		if err != nil {
-			return total, newDBError(err)
+		switch {
+		case err != nil && !oneAtFault(err), found == 0:
+			return total, cmp.Or(newDBError(err), refused)
+		case err != nil && found > 1: // which, is found by dividing them
+			limit = found / 2
+			continue
+		case err != nil:
+			refused = cmp.Or(refused, error(&dbError{text: fmt.Sprintf("command %s cannot be recovered: %s", next, describe(err)), cause: err}))
+		case found < limit:
+			return total, refused
 		}
-		if found < recoverBatch {
-			return total, nil
-		}
+		last, limit = next, min(2*limit, recoverBatch)
 	}
+}
+
+// oneAtFault says whether a batch failed because of one of its commands, as far as one can know.
+func oneAtFault(err error) bool {
+	v := judge(err, true)
+	return errors.As(err, new(*pgconn.PgError)) && (v == blame || v == stuck)
 }
 
 const (
@@ -40,9 +58,9 @@ const (
 )
 
 // recoverBatch looks at the next commands after last.
-func (s *Sink) recoverBatch(ctx context.Context, olderThan time.Duration, last *uuid.UUID) (found int, n int64, err error) {
+func (s *Sink) recoverBatch(ctx context.Context, olderThan time.Duration, last *uuid.UUID, limit int) (found int, n int64, err error) {
 	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, s.queries.stale, olderThan.Microseconds(), last.String(), recoverBatch)
+		rows, err := tx.Query(ctx, s.queries.stale, olderThan.Microseconds(), last.String(), limit)
 		if err != nil {
 			return err
 		}

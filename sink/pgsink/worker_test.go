@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sovd-go/vehicle/sink/pgsink"
@@ -208,5 +209,40 @@ func TestRecoverTakesManyInBatches(t *testing.T) {
 	}
 	if got := db.stored(cmd.ID).Status; got != "in_progress" {
 		t.Errorf("the command of this process: got %s", got)
+	}
+}
+
+// Old rows may break a constraint that was added NOT VALID, and a trigger may refuse anything.
+func TestRecoverPassesOverWhatTheDatabaseRefuses(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, refuse, code string }{
+		{"because of a constraint", `ALTER TABLE {commands} ADD CONSTRAINT named CHECK (command_name <> 'old') NOT VALID`, "23514"},
+		{"because of a trigger that finds no table", `CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM FROM nowhere; END $$;
+			CREATE TRIGGER refuse BEFORE UPDATE ON {commands} FOR EACH ROW WHEN (NEW.command_name = 'old') EXECUTE FUNCTION {schema}.refuse()`, "42P01"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			db.exec(`INSERT INTO {commands} (command_id, vehicle_id, command_name, status, submitted_at)
+				SELECT gen_random_uuid(), gen_random_uuid(), CASE WHEN n IN (7, 300) THEN 'old' ELSE 'ReadDTC' END, 'in_progress', now() - interval '1 hour'
+				FROM generate_series(1, 700) n`)
+			db.exec(strings.ReplaceAll(test.refuse, "{schema}", pgx.Identifier{db.schema}.Sanitize()))
+			first := query[string](db, `SELECT min(command_id::text) FROM {commands} WHERE command_name = 'old'`)
+			s := db.newSink()
+			for i, want := range []int64{698, 0} {
+				got, err := s.Recover(t.Context(), time.Minute)
+				if got != want || err == nil || !strings.Contains(err.Error(), first) || !strings.Contains(err.Error(), test.code) {
+					t.Errorf("call %d: got %d, %v, want %d and an error that says %s and %s", i+1, got, err, want, first, test.code)
+				}
+			}
+			for what, sql := range map[string]string{
+				"recovered commands": `SELECT count(*) FROM {commands} WHERE status = 'failed'`,
+				"audit rows":         `SELECT count(*) FROM {audit_logs} WHERE action = 'command_failed'`,
+			} {
+				if got := query[int64](db, sql); got != 698 {
+					t.Errorf("got %d %s, want 698", got, what)
+				}
+			}
+		})
 	}
 }
