@@ -202,7 +202,8 @@ func isJSONError(err error) bool {
 		return false
 	}
 	switch pg.Code {
-	case "22P02", "22P05", "22003", "22032", "54000", "54001":
+	case "22P02", "22P05", "22003", "22032", "54000", "54001",
+		"0A000": // an escape, where the server's encoding is SQL_ASCII
 		return true
 	default:
 		return false

@@ -51,28 +51,41 @@ func TestPayloadsThatJSONBCannotHold(t *testing.T) {
 // A server whose encoding lacks a character refuses its escape, which the check does not foresee.
 func TestAPayloadThatTheServerRefusesUnexpectedlyIsWrapped(t *testing.T) {
 	t.Parallel()
+	for _, encoding := range []string{"LATIN1", "SQL_ASCII"} {
+		t.Run(encoding, func(t *testing.T) {
+			t.Parallel()
+			db := newEncodedDatabase(t, encoding, "UTF8")
+			s := db.newSink()
+			cmd := newCommand()
+			if err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, `"\u00e9"`, `"\u20ac"`)); err != nil {
+				t.Fatal(err)
+			}
+			want := []string{`{"$json": "\"\\u00e9\""}`, `{"$json": "\"\\u20ac\""}`}
+			if diff := cmp.Diff(want, db.stored(cmd.ID).Chunks); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// newEncodedDatabase is a database of its own, whose connections have this client_encoding, or say nothing of it.
+func newEncodedDatabase(t *testing.T, encoding, client string) *database {
+	t.Helper()
 	admin := openDatabase(t, databaseURL(t))
-	name := pgx.Identifier{"latin " + uuid.NewString()}.Sanitize()
-	admin.exec(`CREATE DATABASE ` + name + ` TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'`)
+	name := pgx.Identifier{"encoded " + uuid.NewString()}.Sanitize()
+	admin.exec(`CREATE DATABASE ` + name + ` TEMPLATE template0 ENCODING ` + encoding + ` LC_COLLATE 'C' LC_CTYPE 'C'`)
 	t.Cleanup(func() { admin.exec(`DROP DATABASE ` + name + ` WITH (FORCE)`) })
 	u, err := url.Parse(admin.url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	u.Path = "/" + strings.Trim(name, `"`)
-	q := u.Query()
-	q.Set("client_encoding", "UTF8")
-	u.RawQuery = q.Encode()
-	db := newDatabase(t, u.String())
-	s := db.newSink()
-	cmd := newCommand()
-	if err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, `"\u00e9"`, `"\u20ac"`)); err != nil {
-		t.Fatal(err)
+	if client != "" {
+		q := u.Query()
+		q.Set("client_encoding", client)
+		u.RawQuery = q.Encode()
 	}
-	want := []string{`{"$json": "\"\\u00e9\""}`, `{"$json": "\"\\u20ac\""}`}
-	if diff := cmp.Diff(want, db.stored(cmd.ID).Chunks); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	return newDatabase(t, u.String())
 }
 
 func TestOneBadCommandAmongFiftyFailsAlone(t *testing.T) {
