@@ -58,11 +58,14 @@ func describe(err error) string {
 	if panicked, ok := errors.AsType[*within.PanicError](err); ok {
 		return panicked.Error()
 	}
-	if isConnectionError(err) {
+	if isConnectionError(err) || ofPgx.MatchString(err.Error()) {
 		return err.Error()
 	}
 	return fmt.Sprintf("unexpected error of type %T", err) // its text may quote an argument
 }
+
+// ofPgx is what pgx says where the session or the pool does not fit its mode. It has no errors to compare with.
+var ofPgx = regexp.MustCompile(`^(simple protocol queries must be run with \w+=\w+|cannot use QueryExecMode\w+ with disabled \w+ cache)$`)
 
 func describePg(pg *pgconn.PgError) string {
 	text := "PostgreSQL error " + pg.Code

@@ -384,6 +384,42 @@ func TestFailuresThatCannotPassAreReportedAtOnce(t *testing.T) {
 	}
 }
 
+// pgx refuses by itself, with errors that cannot be told apart but by their texts.
+func TestAPoolThatPgxCannotUseSaysWhy(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	for want, configure := range map[string]func(*pgxpool.Config){
+		"standard_conforming_strings=on": func(c *pgxpool.Config) {
+			c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+			c.ConnConfig.RuntimeParams["standard_conforming_strings"] = "off"
+		},
+		"disabled statement cache": func(c *pgxpool.Config) { c.ConnConfig.StatementCacheCapacity = 0 },
+		"disabled description cache": func(c *pgxpool.Config) {
+			c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+			c.ConnConfig.DescriptionCacheCapacity = 0
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			pool := db.newPool(configure)
+			s := db.newSinkOn(pool)
+			var read error
+			for _, err := range s.History(t.Context(), uuid.New()) {
+				read = err
+			}
+			_, recovered := s.Recover(t.Context(), time.Hour)
+			for call, err := range map[string]error{
+				"Begin": s.Begin(t.Context(), newCommand()), "History": read, "Recover": recovered,
+				"Migrate": pgsink.Migrate(t.Context(), pool, pgsink.WithSchema(db.schema)),
+			} {
+				if err == nil || !strings.HasPrefix(err.Error(), "pgsink: ") || !strings.Contains(err.Error(), want) {
+					t.Errorf("%s: got %v, want an error that says %q", call, err, want)
+				}
+			}
+		})
+	}
+}
+
 func TestATransientFailureIsRetriedOnlySoLong(t *testing.T) {
 	t.Parallel()
 	pool := newUnreachablePool(t, func() {})
