@@ -33,6 +33,9 @@
 // default keeps prepared statements in a session, which there is another one each time. Of these, exec is the
 // fastest that needs no second round trip.
 //
+// The connections' client_encoding must be UTF8: where the database has another encoding, add client_encoding=UTF8 to the connection
+// string. responses.received_at keeps what it is given, to the microsecond, for runs are told apart by it: no trigger may set it.
+//
 // Only read about: CockroachDB (23.1 or newer), YugabyteDB and Citus. Every statement of a transaction is in what they
 // document: unnest of several arrays WITH ORDINALITY, ON CONFLICT DO NOTHING, FOR NO KEY UPDATE NOWAIT, INSERT and
 // UPDATE in WITH. On Citus keep the three tables in one shard (schema-based sharding) or local: it cannot lock rows in

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/puddle/v2"
 
@@ -151,7 +152,7 @@ func judge(err error, alive bool) verdict {
 	switch {
 	case errors.Is(err, ErrClosed), errors.Is(err, puddle.ErrClosedPool):
 		return hopeless
-	case errors.As(err, new(*within.PanicError)):
+	case errors.As(err, new(*within.PanicError)), errors.Is(err, errEncoding):
 		return hopeless
 	case errors.Is(err, errRaced):
 		return stuck
@@ -227,6 +228,19 @@ var (
 	errNoConnection = fmt.Errorf("no connection of the pool became free within %v", acquireTime)
 	errAttemptTime  = fmt.Errorf("the transaction was not done within %v", attemptTime)
 )
+
+// errEncoding is of a connection through which texts would arrive as other texts.
+var errEncoding = errors.New("client_encoding is not UTF8")
+
+// checkEncoding refuses a connection whose server would take our UTF-8 for something else, and answer in it. Through SQL_ASCII bytes go as they are.
+func checkEncoding(conn *pgx.Conn) error {
+	switch encoding := conn.PgConn().ParameterStatus("client_encoding"); encoding {
+	case "UTF8", "SQL_ASCII", "": // not every server says so
+		return nil
+	default:
+		return &dbError{text: "the connection's client_encoding is " + encoding + ", not UTF8 (add client_encoding=UTF8 to the connection string)", cause: errEncoding}
+	}
+}
 
 func isUniqueViolation(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)

@@ -88,6 +88,43 @@ func newEncodedDatabase(t *testing.T, encoding, client string) *database {
 	return newDatabase(t, u.String())
 }
 
+// A server takes what it is sent to be in its own encoding, unless the client names another. It would store é as two characters, and
+// History would give back a byte that is not UTF-8.
+func TestAConnectionWithAnotherEncodingIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, server, client, want string }{
+		{"the server's own", "LATIN1", "", "LATIN1"},
+		{"one that was asked for", "UTF8", "WIN1252", "WIN1252"},
+		{"of bytes as they are", "SQL_ASCII", "", ""},
+		{"UTF-8 to a server of another", "LATIN1", "UTF8", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := newEncodedDatabase(t, test.server, test.client)
+			s := db.newSink()
+			cmd := newCommand()
+			err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, `"é"`))
+			var got []string
+			var read error
+			for c, err := range s.History(t.Context(), cmd.ID) {
+				read = err
+				got = append(got, string(c.Payload))
+			}
+			if test.want == "" {
+				if err != nil || read != nil || !cmp.Equal(got, []string{`"é"`}) {
+					t.Errorf("got %v, and History %q, %v, want \"é\" stored", err, got, read)
+				}
+				return
+			}
+			for call, err := range map[string]error{"Begin": err, "History": read} {
+				if err == nil || !strings.Contains(err.Error(), "client_encoding is "+test.want) {
+					t.Errorf("%s: got %v, want an error that says that client_encoding is %s", call, err, test.want)
+				}
+			}
+		})
+	}
+}
+
 func TestOneBadCommandAmongFiftyFailsAlone(t *testing.T) {
 	t.Parallel()
 	unknown := uuid.New()

@@ -26,6 +26,10 @@ func (s *Sink) History(ctx context.Context, commandID uuid.UUID) iter.Seq2[vehic
 			return
 		}
 		defer rows.Close()
+		if err := checkEncoding(rows.Conn()); err != nil {
+			yield(vehicle.Chunk{}, err)
+			return
+		}
 		for rows.Next() {
 			var vehicleID string
 			var payload []byte

@@ -56,7 +56,14 @@ func (s *Sink) acquire() (*pgxpool.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(s.ctx, acquireTime, errNoConnection)
 	defer cancel()
 	conn, err := s.pool.Acquire(ctx)
-	return conn, s.orClosed(ctx, err)
+	if err != nil {
+		return nil, s.orClosed(ctx, err)
+	}
+	if err := checkEncoding(conn.Conn()); err != nil {
+		conn.Release()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // orClosed puts the reason why ctx ended in the place of an error that only says that it did.
