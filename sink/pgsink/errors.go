@@ -234,13 +234,17 @@ var errEncoding = errors.New("client_encoding is not UTF8")
 
 // checkEncoding refuses a connection whose server would take our UTF-8 for something else, and answer in it. Through SQL_ASCII bytes go as they are.
 func checkEncoding(conn *pgx.Conn) error {
-	switch encoding := conn.PgConn().ParameterStatus("client_encoding"); encoding {
-	case "UTF8", "SQL_ASCII", "": // not every server says so
+	encoding := conn.PgConn().ParameterStatus("client_encoding")
+	switch strings.ToUpper(notInNames.ReplaceAllString(encoding, "")) { // PgBouncer says it as it was asked for
+	case "UTF8", "UNICODE", "SQLASCII", "": // not every server says so
 		return nil
 	default:
 		return &dbError{text: "the connection's client_encoding is " + encoding + ", not UTF8 (add client_encoding=UTF8 to the connection string)", cause: errEncoding}
 	}
 }
+
+// notInNames is what PostgreSQL passes over in the name of an encoding.
+var notInNames = regexp.MustCompile(`[^A-Za-z0-9]`)
 
 func isUniqueViolation(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)

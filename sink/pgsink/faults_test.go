@@ -125,6 +125,27 @@ func TestAConnectionWithAnotherEncodingIsRefused(t *testing.T) {
 	}
 }
 
+// PgBouncer says client_encoding as it was asked for, and PostgreSQL has more than one name for UTF-8.
+func TestUTF8IsKnownByEachOfItsNames(t *testing.T) {
+	t.Parallel()
+	bouncer := bouncerURL(t, 2)
+	for _, name := range []string{"UTF8", "utf-8", "Unicode"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			db.url = bouncer
+			pool := db.newPool(func(c *pgxpool.Config) {
+				c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+				c.ConnConfig.RuntimeParams["client_encoding"] = name
+			})
+			cmd := newCommand()
+			if err := execute(t.Context(), db.newSinkOn(pool), cmd, chunksOf(cmd, 0, `"é"`)); err != nil {
+				t.Errorf("got %v, want it stored", err)
+			}
+		})
+	}
+}
+
 func TestOneBadCommandAmongFiftyFailsAlone(t *testing.T) {
 	t.Parallel()
 	unknown := uuid.New()
