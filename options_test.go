@@ -322,6 +322,30 @@ func TestWithMetadata(t *testing.T) {
 	}
 }
 
+// A service between the caller and the vehicle may pass on all that it was told, and that of an attempt is not this client's.
+func TestHeadersOfTheCallersAreReplaced(t *testing.T) {
+	t.Parallel()
+	server := vt.NewServer(t, vt.On("ReadDTC", vt.Script{vt.Resume(), vt.Send(`0`, `1`), vt.Cut()}, vt.Script{vt.Resume(), vt.Answer(`0`, `1`, `2`)}))
+	ctx := metadata.NewOutgoingContext(t.Context(), metadata.Pairs("x-sovd-attempt", "4", "x-sovd-resume-from", "1", "trace", "1"))
+	if _, err := server.Client(t, quickly()).Execute(ctx, command("ReadDTC")); err != nil {
+		t.Errorf("got %v, want no error", err)
+	}
+	var got []metadata.MD
+	for _, r := range server.Requests() {
+		told := metadata.MD{}
+		for _, key := range []string{"x-sovd-attempt", "x-sovd-resume-from", "trace"} {
+			if values := r.Metadata.Get(key); values != nil {
+				told[key] = values
+			}
+		}
+		got = append(got, told)
+	}
+	want := []metadata.MD{metadata.Pairs("x-sovd-attempt", "1", "trace", "1"), metadata.Pairs("x-sovd-attempt", "2", "x-sovd-resume-from", "2", "trace", "1")}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what the attempts told the vehicle (-want +got):\n%s", diff)
+	}
+}
+
 func TestWithMetadataKeepsACopy(t *testing.T) {
 	t.Parallel()
 	server := vt.NewServer(t)

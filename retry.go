@@ -269,14 +269,19 @@ var firstHeaders = metadata.AppendToOutgoingContext(context.Background(), "x-sov
 
 // withHeaders adds to ctx what the vehicle is told of an attempt. Where it says first, that is firstHeaders and nothing else.
 func (a *attempts) withHeaders(ctx context.Context) (_ context.Context, first bool) {
-	if _, more := metadata.FromOutgoingContext(ctx); !more && a.made == 1 {
+	md, more := metadata.FromOutgoingContext(ctx) // a copy
+	if !more && a.made == 1 {
 		return ctx, true
 	}
-	headers := []string{"x-sovd-attempt", strconv.Itoa(a.made)}
-	if a.made > 1 && a.order.count > 0 {
-		headers = append(headers, "x-sovd-resume-from", strconv.FormatInt(a.order.next, 10))
+	if md == nil {
+		md = make(metadata.MD, 2)
 	}
-	return metadata.AppendToOutgoingContext(ctx, headers...), false
+	md.Set("x-sovd-attempt", strconv.Itoa(a.made)) // the caller may have passed on what it was told itself
+	md.Delete("x-sovd-resume-from")
+	if a.made > 1 && a.order.count > 0 {
+		md.Set("x-sovd-resume-from", strconv.FormatInt(a.order.next, 10))
+	}
+	return metadata.NewOutgoingContext(ctx, md), false
 }
 
 // failed ends the current attempt and decides: nil once it is time for the next one, or the command's error.
