@@ -59,13 +59,15 @@ func (s *sequencer) accept(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 
 // locate finds out where the attempt begins, if n tells. A first attempt begins at 0, or at 1 where a
 // chunk numbered 1 is the first to come; when others came before it, a 0 may still be on its way. A later one begins where
-// it was asked to, or at the answer's beginning.
+// it was asked to, or at the answer's beginning; one that is trusted, anywhere before that.
 func (s *sequencer) locate(n int64) {
 	switch {
 	case s.count == 0 && (n == 0 || n == 1 && len(s.held) == 0):
 		s.begin(n)
 	case s.count > 0 && n == s.next:
 		s.begin(n)
+	case s.count > 0 && n < s.next && s.mode == ResumeTrust: // anywhere: nothing is compared
+		s.begin(max(n, s.base))
 	case s.count > 0 && n < s.next:
 		s.begin(s.base)
 	}
