@@ -243,6 +243,9 @@ func TestDeadlinesAndWaits(t *testing.T) {
 		"the caller's cancellation ends a wait at once": {
 			scripts: []vt.Script{{vt.Fail(codes.Unavailable, "asleep")}}, cancel: 2500 * time.Millisecond, took: 2500 * time.Millisecond, attempts: 2,
 			want: vehicle.ErrCanceled, also: context.Canceled},
+		"progress is no further retry after a deadline": {
+			scripts: []vt.Script{{vt.Send(`0`), vt.Stall()}, {vt.Resume(), vt.Send(`0`, `1`), vt.Stall()}, {vt.Resume(), vt.Answer(`0`, `1`, `2`)}}, took: 61 * s, attempts: 2,
+			want: vehicle.ErrTimeout, also: context.DeadlineExceeded, text: "(2 attempts, 2 chunks delivered)"},
 		"a sleeping vehicle wakes up": {
 			scripts: []vt.Script{{vt.Fail(codes.Unavailable, "asleep")}, {vt.Fail(codes.Unavailable, "asleep")}, {vt.Delay(8 * s), vt.Answer(`0`)}}, took: 11 * s, attempts: 3},
 		"a busy ECU is asked again when it says": {
