@@ -93,7 +93,7 @@ func (s *Sink) End(_ context.Context, res vehicle.Result) error {
 	delete(s.runs, res.Command.ID)
 	s.mu.Unlock()
 	status := string(res.Status)
-	if errors.Is(res.Err, vehicle.ErrTimeout) {
+	if failedBy(res, vehicle.ErrTimeout) {
 		status = "timeout"
 		s.timeouts.Inc()
 	}
@@ -107,6 +107,13 @@ func (s *Sink) End(_ context.Context, res vehicle.Result) error {
 		s.byName.WithLabelValues(name, status).Inc()
 	}
 	return nil
+}
+
+// failedBy says whether sentinel is what a command failed by. errors.Is would say so too where it is what another one failed by, and
+// the caller cancelled this one for that reason.
+func failedBy(res vehicle.Result, sentinel error) bool {
+	e, ok := errors.AsType[*vehicle.Error](res.Err)
+	return ok && e.Is(sentinel)
 }
 
 // TagCommand implements [vehicle.Observer]. It adds nothing.
@@ -126,7 +133,7 @@ func (s *Sink) Observe(_ context.Context, event vehicle.Event) {
 	switch e := event.(type) {
 	case vehicle.CommandEnded:
 		s.replayed.Add(float64(e.Result.Replayed))
-		if errors.Is(e.Result.Err, vehicle.ErrReplayDiverged) {
+		if failedBy(e.Result, vehicle.ErrReplayDiverged) {
 			s.diverged.Inc()
 		}
 	case vehicle.StreamOpened:

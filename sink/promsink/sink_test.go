@@ -153,6 +153,49 @@ func TestARefusedCommandIsAnErrorOfASink(t *testing.T) {
 	}
 }
 
+// Commands that are cancelled because another one failed, as errgroup does, have not failed as that one did.
+func TestTheCauseOfACancellationIsNotCounted(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		scripts []vt.Script // of the one that fails
+		want    map[string]float64
+	}{
+		"one that timed out": {
+			scripts: []vt.Script{{vt.Stall()}},
+			want:    map[string]float64{"commands_executed_total status=timeout": 1, "commands_executed_total status=failed": 1, "sovd_command_timeout_total": 1},
+		},
+		"one that diverged": {
+			scripts: []vt.Script{{vt.Send(`10`), vt.Fail(codes.Unavailable, "tunnel")}, {vt.Answer(`11`, `20`)}},
+			want:    map[string]float64{"commands_executed_total status=failed": 2, "sovd_replays_diverged_total": 1},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				reg := prometheus.NewPedanticRegistry()
+				server := vt.NewServer(t, vt.On("Scripted", test.scripts...), vt.On("Silent", vt.Script{vt.Stall()}))
+				client := server.Client(t, vehicle.WithSink(promsink.New(reg)))
+				ctx, cancel := context.WithCancelCause(t.Context())
+				go func() {
+					_, err := client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "Scripted"}, vehicle.WithAttemptTimeout(5*time.Second))
+					cancel(err)
+				}()
+				_, err := client.Execute(ctx, vehicle.Command{VehicleID: uuid.New(), Name: "Silent"}, vehicle.WithAttemptTimeout(time.Hour))
+				if !errors.Is(err, vehicle.ErrCanceled) {
+					t.Errorf("the other command: got %v, want it cancelled", err)
+				}
+				got := gather(t, reg)
+				maps.DeleteFunc(got, func(name string, _ float64) bool {
+					return !strings.HasPrefix(name, "commands_executed_total") && name != "sovd_command_timeout_total" && name != "sovd_replays_diverged_total"
+				})
+				if diff := cmp.Diff(test.want, got); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
 func TestGaugesFollow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
