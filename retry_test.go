@@ -101,6 +101,10 @@ func TestRetryTable(t *testing.T) {
 			script: vt.Script{pushback("-1"), vt.Fail(codes.Unavailable, "busy")}, want: vehicle.ErrUnavailable, arrivals: no, mayHaveRun: true},
 		"a pushback that is no number means never": {
 			script: vt.Script{pushback("soon"), vt.Fail(codes.Unavailable, "busy")}, want: vehicle.ErrUnavailable, arrivals: no, mayHaveRun: true},
+		"ResourceExhausted with a pushback alone is not retried": {
+			script: vt.Script{pushback("250"), vt.Fail(codes.ResourceExhausted, "busy")}, want: vehicle.ErrOverloaded, arrivals: no, mayHaveRun: true},
+		"ResourceExhausted with RetryInfo and a negative pushback is not retried": {
+			script: vt.Script{pushback("-1"), vt.Fail(codes.ResourceExhausted, "busy", retryInfo(s))}, want: vehicle.ErrOverloaded, arrivals: no},
 		"of RetryInfo and pushback the later time holds": {
 			script: vt.Script{pushback("250"), vt.Fail(codes.Unavailable, "busy", retryInfo(2*s))}, want: vehicle.ErrUnavailable, arrivals: []time.Duration{0, 2 * s, 4 * s, 6 * s}, mayHaveRun: true},
 		"WithoutRetry makes the first failure the last": {
@@ -186,6 +190,24 @@ func TestJitterStaysInItsShare(t *testing.T) {
 		}
 		if len(different) < 50 {
 			t.Errorf("waits: got %d different ones among 60, want nearly all", len(different))
+		}
+	})
+}
+
+func TestJitterStaysUnderMaxDelay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Fail(codes.Unavailable, "asleep")}))
+		client := server.Client(t, vehicle.WithRetry(vehicle.RetryPolicy{MaxRetries: 50, BaseDelay: time.Second, MaxDelay: time.Second, Jitter: 1}))
+		_, _ = client.Execute(t.Context(), command("Scripted"))
+		requests := server.Requests()
+		if len(requests) != 51 {
+			t.Fatalf("requests: got %d, want 51", len(requests))
+		}
+		for i, r := range requests[1:] {
+			if got := r.Arrived.Sub(requests[i].Arrived); got > time.Second {
+				t.Errorf("wait %d: got %v, want at most the MaxDelay of 1s", i+1, got)
+			}
 		}
 	})
 }
