@@ -46,7 +46,7 @@ func (s *Stream) Chunks() iter.Seq2[Chunk, error] {
 	return func(yield func(Chunk, error) bool) {
 		if !s.used.CompareAndSwap(false, true) {
 			e := newError(ErrInvalidCommand, "its Stream has been used: Chunks runs a command once", nil)
-			e.CommandID, e.VehicleID, e.Name, e.neverRan = s.cmd.ID, s.cmd.VehicleID, s.cmd.Name, true
+			e.CommandID, e.VehicleID, e.Name = s.cmd.ID, s.cmd.VehicleID, s.cmd.Name // which may have run: MayHaveRun stays true
 			yield(Chunk{}, e)
 			return
 		}
