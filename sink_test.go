@@ -186,6 +186,41 @@ func phases(reached chan<- struct{}) map[string]struct {
 	}
 }
 
+// Each End has 10 s of its own, whatever became of the caller's ctx and of the sinks before.
+func TestEachEndHasItsOwnTime(t *testing.T) {
+	t.Parallel()
+	for name, cancelled := range map[string]bool{"of a completed command": false, "of a cancelled one": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Delay(time.Second), vt.Answer(`0`)}))
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if cancelled {
+					cancelAfter := time.AfterFunc(time.Millisecond, cancel)
+					defer cancelAfter.Stop()
+				}
+				var got []time.Duration
+				hangs := func(ctx context.Context, _ vehicle.Result) error {
+					start := time.Now()
+					<-ctx.Done()
+					got = append(got, time.Since(start))
+					return ctx.Err()
+				}
+				sinks := make([]vehicle.Sink, 2)
+				for i := range sinks {
+					r := newRecorder(t)
+					r.onEnd, sinks[i] = hangs, r
+				}
+				_, _ = server.Client(t, vehicle.WithSink(sinks...)).Execute(ctx, command("Scripted"))
+				if diff := cmp.Diff([]time.Duration{10 * time.Second, 10 * time.Second}, got); diff != "" {
+					t.Errorf("the sinks' Ends had (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
 // The caller leaves in each phase: by cancelling, by its deadline, by closing the client.
 func TestLeaving(t *testing.T) {
 	t.Parallel()
