@@ -196,6 +196,28 @@ func TestTheCauseOfACancellationIsNotCounted(t *testing.T) {
 	}
 }
 
+// The dashboards of the existing application read these buckets.
+func TestBucketsOfTheDuration(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewPedanticRegistry()
+	promsink.New(reg)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []float64
+	for _, f := range families {
+		if f.GetName() == "command_execution_duration_seconds" {
+			for _, b := range f.GetMetric()[0].GetHistogram().GetBucket() {
+				got = append(got, b.GetUpperBound())
+			}
+		}
+	}
+	if diff := cmp.Diff([]float64{0.1, 0.5, 1, 2, 5, 10, 30, 60}, got); diff != "" {
+		t.Errorf("upper bounds (-want +got):\n%s", diff)
+	}
+}
+
 func TestGaugesFollow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
