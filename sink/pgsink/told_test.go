@@ -257,7 +257,7 @@ func TestAWholeAnswerIsStoredAtOnce(t *testing.T) {
 		}
 		want := stored{Status: "completed", Completed: true, Chunks: payloads, Audit: []string{"command_completed"}}
 		got := db.stored(cmd.ID)
-		got.Audit = db.texts(`SELECT action FROM {audit_logs} WHERE entity_id = $1::uuid`, cmd.ID.String())
+		got.Audit = db.texts(`SELECT action FROM {audit_logs} WHERE entity_type = 'command' AND entity_id = $1::uuid AND user_id = $2::uuid`, cmd.ID.String(), cmd.UserID.String())
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}

@@ -176,7 +176,8 @@ func TestRecoverEndsWhatACrashedProcessLeft(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 	}
-	details := `SELECT details->>'command_name' || ': ' || (details->>'error') FROM {audit_logs} WHERE command_id = $1::uuid`
+	details := `SELECT details->>'command_name' || ': ' || (details->>'error') FROM {audit_logs} a JOIN {commands} c USING (command_id)
+		WHERE command_id = $1::uuid AND entity_type = 'command' AND entity_id = command_id AND a.user_id = c.user_id`
 	if got := query[string](db, details, silent.String()); !strings.HasPrefix(got, "ReadDTC: interrupted") {
 		t.Errorf("the audit row's details: got %q", got)
 	}
