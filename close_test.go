@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"sync"
@@ -67,6 +68,39 @@ func TestCloseWaitsForEnd(t *testing.T) {
 		if err := <-errs; !errors.Is(err, vehicle.ErrClosed) || errors.Is(err, context.Canceled) {
 			t.Errorf("Execute: got %v, want ErrClosed and nothing that the caller did", err)
 		}
+	}
+}
+
+// A sink that heeds its ctx sees it end, and fails with the context's error. The caller has cancelled nothing all the same.
+func TestCloseWhileASinkIsBusy(t *testing.T) {
+	t.Parallel()
+	for _, call := range []string{"Begin", "Write"} {
+		t.Run(call, func(t *testing.T) {
+			t.Parallel()
+			server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Send(`0`), vt.Stall()}))
+			busy := make(chan struct{})
+			untilTheEnd := func(ctx context.Context) error {
+				close(busy)
+				<-ctx.Done()
+				return fmt.Errorf("storing: %w", ctx.Err())
+			}
+			sink := newRecorder(t)
+			if call == "Begin" {
+				sink.onBegin = func(ctx context.Context, _ vehicle.Command) error { return untilTheEnd(ctx) }
+			} else {
+				sink.onWrite = func(ctx context.Context, _ []vehicle.Chunk) error { return untilTheEnd(ctx) }
+			}
+			client := server.Client(t, vehicle.WithSink(sink))
+			result := make(chan error, 1)
+			go func() { result <- execute(t.Context(), client, command("Scripted")) }()
+			<-busy
+			if err := client.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+			if err := <-result; !errors.Is(err, vehicle.ErrClosed) || errors.Is(err, context.Canceled) {
+				t.Errorf("Execute: got %v, context.Canceled %t; want ErrClosed and nothing that the caller did", err, errors.Is(err, context.Canceled))
+			}
+		})
 	}
 }
 

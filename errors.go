@@ -182,6 +182,9 @@ func newError(sentinel error, message string, cause error) *Error {
 func contextError(ctx context.Context, when string, last error) *Error {
 	switch cause := causeOf(ctx); {
 	case cause == ErrClosed: //nolint:errorlint // only Close's own: a caller's cause may be the Error of another client's command
+		if errors.Is(last, context.Canceled) || errors.Is(last, context.DeadlineExceeded) {
+			last = nil // a sink's, that saw ctx end: it would say that the caller had cancelled
+		}
 		return newError(ErrClosed, when, last)
 	case cause == nil, errors.Is(ctx.Err(), context.DeadlineExceeded): // nil: the deadline has passed, its timer is late
 		return newError(ErrTimeout, clause("the caller's deadline passed", when), errors.Join(context.DeadlineExceeded, last))
