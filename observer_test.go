@@ -110,6 +110,14 @@ func TestObserverSees(t *testing.T) {
 				"command ended: completed, 2 chunks, 1 replayed",
 			},
 		},
+		"an answer numbered from 1, shuffled, that is complete when the stream ends": {
+			scripts: []vt.Script{{vt.NumberFrom(2), vt.Send(`2`), vt.NumberFrom(1), vt.Send(`1`), vt.NumberFrom(3), vt.Answer(`3`)}},
+			want: []string{
+				"tag command", "*vehicle_test.watcher.Begin: <nil>", "tag attempt 1 from 0", "stream opened: 1",
+				"attempt 1 ended: OK, in the context of 1", "*vehicle_test.watcher.Write: <nil>", "*vehicle_test.watcher.End: <nil>",
+				"command ended: completed, 3 chunks, 0 replayed",
+			},
+		},
 		"a refusal": {
 			scripts: []vt.Script{{vt.Fail(codes.NotFound, "no such vehicle")}},
 			want: []string{

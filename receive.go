@@ -76,7 +76,7 @@ func (r *receiver) take(message *vehiclepb.CommandResponse, received error, read
 	case *Error:
 		return ready, err
 	default: // io.EOF
-		return r.attempts.order.end(ready)
+		return r.end(ready)
 	}
 	var chunk Chunk
 	switch err := r.decode(message, &chunk); {
@@ -112,7 +112,7 @@ func (r *receiver) takeAhead(ready []Chunk) (_ []Chunk, err *Error) {
 	case ours:
 		return ready, failure
 	case received == io.EOF: //nolint:errorlint // gRPC returns it as it is
-		return r.attempts.order.end(ready)
+		return r.end(ready)
 	default:
 		return ready, r.attempts.failed(received)
 	}
@@ -125,6 +125,15 @@ func (r *receiver) accept(chunk *Chunk, ready []Chunk) ([]Chunk, *Error) {
 		return ready, malformed(err)
 	}
 	ready, failure := r.attempts.order.accept(chunk, ready)
+	if r.attempts.order.complete {
+		r.attempts.finish()
+	}
+	return ready, failure
+}
+
+// end is told that the server ended the stream with OK. The final chunk may have waited for that: see end of the sequencer.
+func (r *receiver) end(ready []Chunk) ([]Chunk, *Error) {
+	ready, failure := r.attempts.order.end(ready)
 	if r.attempts.order.complete {
 		r.attempts.finish()
 	}
