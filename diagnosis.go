@@ -99,7 +99,7 @@ func (f *failure) readAdvice(st *status.Status, at *attempt) {
 			f.after = max(f.after, info.GetRetryDelay().AsDuration())
 		}
 	}
-	if at.ClientStream == nil {
+	if at.ClientStream == nil || !at.place.over() { // an interceptor's error may come while gRPC still receives
 		return
 	}
 	for _, text := range at.Trailer().Get("grpc-retry-pushback-ms") {

@@ -317,10 +317,12 @@ func TestAnAttemptEndsWhateverAnInterceptorDoes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := &watcher{}
-		intercept := func(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, _ grpc.Streamer, _ ...grpc.CallOption) (grpc.ClientStream, error) {
-			return withoutTrailer{ownStream{ctx: ctx}}, nil
+		intercept := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			stream, err := next(ctx, desc, cc, method, opts...)
+			return withoutTrailer{stream}, err
 		}
-		client := vt.NewServer(t).Client(t, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(intercept)))
+		server := vt.NewServer(t, vt.On("ReadDTC", vt.Script{vt.Fail(codes.Unavailable, "asleep")}))
+		client := server.Client(t, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(intercept)))
 		_, err := client.Execute(t.Context(), command("ReadDTC"), vehicle.WithSink(w))
 		wantSentinel(t, err, "ErrInternal")
 		want := []string{
@@ -334,7 +336,7 @@ func TestAnAttemptEndsWhateverAnInterceptorDoes(t *testing.T) {
 }
 
 // withoutTrailer is a stream that fails, and does not say more.
-type withoutTrailer struct{ ownStream }
+type withoutTrailer struct{ grpc.ClientStream }
 
 func (withoutTrailer) Trailer() metadata.MD { panic("no trailer") }
 

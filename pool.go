@@ -122,6 +122,14 @@ func (c *conn) heedServiceConfig() {
 // finished is gRPC's callback.
 func (at *place) finished(error) { at.conn.pool.release(at) }
 
+// over says whether gRPC is done with the stream. Its trailer must not be read before.
+func (at *place) over() bool {
+	p := at.conn.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return at.released
+}
+
 // acquire takes a place on the best connection.
 func (p *pool) acquire(at *place) error {
 	p.mu.Lock()

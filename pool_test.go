@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"github.com/sovd-go/vehicle"
@@ -428,6 +429,48 @@ func TestAnInterceptorsOwnStreamGivesItsPlaceBack(t *testing.T) {
 			t.Errorf("got %+v, want one connection without streams", got)
 		}
 	})
+}
+
+// An interceptor may find fault with a message, while gRPC goes on receiving, and is about to keep the trailer. The race detector looks.
+func TestATrailerIsNotReadBeforeItsStreamHasEnded(t *testing.T) {
+	t.Parallel()
+	server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Send(`0`), pushback("1"), vt.Fail(codes.Unavailable, "asleep")}))
+	ending := make(trailers)
+	intercept := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		stream, err := next(ctx, desc, cc, method, opts...)
+		return strictStream{stream, ending}, err
+	}
+	client := server.Client(t, vehicle.WithDialOptions(grpc.WithChainStreamInterceptor(intercept), grpc.WithStatsHandler(ending)))
+	for range 100 {
+		_, err := client.Execute(t.Context(), command("Scripted"))
+		wantSentinel(t, err, "ErrInternal")
+	}
+}
+
+// trailers are told when a trailer has come, and is not kept yet.
+type trailers chan struct{}
+
+func (trailers) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (trailers) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (trailers) HandleConn(context.Context, stats.ConnStats)                       {}
+func (c trailers) HandleRPC(_ context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.InTrailer); ok {
+		c <- struct{}{}
+	}
+}
+
+// strictStream is a stream that takes no message.
+type strictStream struct {
+	grpc.ClientStream
+	ending trailers
+}
+
+func (s strictStream) RecvMsg(m any) error {
+	if err := s.ClientStream.RecvMsg(m); err != nil {
+		return err
+	}
+	<-s.ending
+	return errors.New("not valid")
 }
 
 // ownStream is a stream that fails.
