@@ -247,7 +247,7 @@ func WithPoolSize(n int) Option {
 // without the server sending anything in between; the streams on it end with UNAVAILABLE. The client
 // then doubles the connection's interval. The SDK resumes such a command at once on a new connection and without
 // charging its retry budget, so that the disagreement costs reconnections in the connection's first half hour
-// and no commands but those marked Once. The better cure is the server's
+// and no commands but those marked Once and those run [WithoutRetry]. The better cure is the server's
 // keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}.
 func WithKeepalive(params keepalive.ClientParameters) Option {
 	return clientOption(func(c *config) { c.keepalive = params })
@@ -306,7 +306,7 @@ func WithRetry(policy RetryPolicy) CallOption {
 	return callOption(func(c *callConfig) { c.setRetry("WithRetry", policy) })
 }
 
-// WithoutRetry makes the first failure the last.
+// WithoutRetry makes the first failure the last, also one that costs no budget (see [WithKeepalive]).
 func WithoutRetry() CallOption {
 	return callOption(func(c *callConfig) {
 		c.setRetry("WithoutRetry", RetryPolicy{MaxRetries: -1, TimeoutRetries: -1})

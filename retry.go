@@ -327,8 +327,9 @@ func (a *attempts) again(f failure) (time.Duration, bool) {
 	if a.order.count > a.delivered { // progress
 		a.delivered, a.spent, a.free, a.delays = a.order.count, 0, 0, nil
 	}
+	policy := a.call.retry.withDefaults()
 	switch {
-	case f.permanent, f.never,
+	case f.permanent, f.never, policy.MaxRetries+policy.TimeoutRetries == 0,
 		a.sinks.log.cmd.Once && a.mayHaveRun,
 		a.call.resume == ResumeNever && a.order.count > 0:
 		return 0, false
@@ -336,7 +337,6 @@ func (a *attempts) again(f failure) (time.Duration, bool) {
 		a.free++
 		return 0, true
 	}
-	policy := a.call.retry.withDefaults()
 	var budget *int32
 	var limit int
 	switch {

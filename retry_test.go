@@ -411,6 +411,18 @@ func TestTooManyPings(t *testing.T) {
 	})
 }
 
+func TestTooManyPingsEndACommandThatIsRunWithoutRetry(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := vt.NewServer(t, vt.On("Silent", vt.Script{vt.Send(`0`), vt.Delay(time.Hour), vt.Answer(`1`)}))
+		client := server.Client(t, vehicle.WithAttemptTimeout(0), vehicle.WithoutRetry())
+		res, err := client.Execute(t.Context(), command("Silent"))
+		if !errors.Is(err, vehicle.ErrUnavailable) || !strings.Contains(err.Error(), "too_many_pings") || res.Attempts != 1 {
+			t.Errorf("got %d attempts, %v; want 1 and too_many_pings", res.Attempts, err)
+		}
+	})
+}
+
 // The cure that WithKeepalive names: a server that permits the pings closes nothing.
 func TestPermittedPings(t *testing.T) {
 	t.Parallel()
