@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"log/slog"
 	"sync"
@@ -82,7 +81,7 @@ func TestCloseWhileASinkIsBusy(t *testing.T) {
 			untilTheEnd := func(ctx context.Context) error {
 				close(busy)
 				<-ctx.Done()
-				return fmt.Errorf("storing: %w", ctx.Err())
+				return storeError{ctx.Err()}
 			}
 			sink := newRecorder(t)
 			if call == "Begin" {
@@ -97,12 +96,22 @@ func TestCloseWhileASinkIsBusy(t *testing.T) {
 			if err := client.Close(); err != nil {
 				t.Errorf("Close: %v", err)
 			}
-			if err := <-result; !errors.Is(err, vehicle.ErrClosed) || errors.Is(err, context.Canceled) {
+			err := <-result
+			if !errors.Is(err, vehicle.ErrClosed) || errors.Is(err, context.Canceled) {
 				t.Errorf("Execute: got %v, context.Canceled %t; want ErrClosed and nothing that the caller did", err, errors.Is(err, context.Canceled))
+			}
+			if !errors.As(err, new(storeError)) {
+				t.Errorf("Execute: got %v, want the sink's own error in it", err)
 			}
 		})
 	}
 }
+
+// storeError is a sink's own error.
+type storeError struct{ cause error }
+
+func (e storeError) Error() string { return "storing: " + e.cause.Error() }
+func (e storeError) Unwrap() error { return e.cause }
 
 // Close from inside a command's own sink or loop does not wait for that command, but for all others.
 func TestCloseFromInside(t *testing.T) {

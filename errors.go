@@ -182,8 +182,8 @@ func newError(sentinel error, message string, cause error) *Error {
 func contextError(ctx context.Context, when string, last error) *Error {
 	switch cause := causeOf(ctx); {
 	case cause == ErrClosed: //nolint:errorlint // only Close's own: a caller's cause may be the Error of another client's command
-		if errors.Is(last, context.Canceled) || errors.Is(last, context.DeadlineExceeded) {
-			last = nil // a sink's, that saw ctx end: it would say that the caller had cancelled
+		if last != nil {
+			last = notTheCallers{last}
 		}
 		return newError(ErrClosed, when, last)
 	case cause == nil, errors.Is(ctx.Err(), context.DeadlineExceeded): // nil: the deadline has passed, its timer is late
@@ -192,6 +192,15 @@ func contextError(ctx context.Context, when string, last error) *Error {
 		return newError(ErrCanceled, clause("by the caller", when), errors.Join(ctx.Err(), cause, last))
 	}
 }
+
+// notTheCallers is the error of a sink that saw its ctx end, where the caller has cancelled nothing.
+type notTheCallers struct{ error }
+
+func (e notTheCallers) Is(target error) bool {
+	return target != context.Canceled && target != context.DeadlineExceeded && errors.Is(e.error, target)
+}
+
+func (e notTheCallers) As(target any) bool { return errors.As(e.error, target) }
 
 func clause(text, when string) string {
 	if when == "" {
