@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sovd-go/vehicle/sink/pgsink"
 )
@@ -37,6 +38,7 @@ func TestErrorTexts(t *testing.T) {
 	fn := pgx.Identifier{guarded.schema, "refuse"}.Sanitize()
 	guarded.exec(`CREATE FUNCTION ` + fn + `() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;
 		CREATE TRIGGER refuse BEFORE INSERT ON {commands} FOR EACH ROW EXECUTE FUNCTION ` + fn + `()`)
+	latin := app.newPool(func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["client_encoding"] = "LATIN1" })
 	texts := map[string]error{
 		"a trigger refuses the command":    guarded.newSink().Begin(ctx, guarded.admitted()),
 		"there are no tables":              empty.newSink().Begin(ctx, newCommand()),
@@ -44,6 +46,7 @@ func TestErrorTexts(t *testing.T) {
 		"the command is running here":      store.Begin(ctx, running),
 		"the command is claimed elsewhere": claiming.Begin(ctx, claimed),
 		"the sink is closed":               closed.Begin(ctx, newCommand()),
+		"the connection is not in UTF-8":   app.newSinkOn(latin).Begin(ctx, newCommand()),
 	}
 	varying := regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 	var got strings.Builder
