@@ -82,6 +82,8 @@ func TestSequencer(t *testing.T) {
 		"a replay with another payload is trusted where that is said":   {mode: ResumeTrust, attempts: []attempt{cut(0, 1), other(whole(0, 1, final(2)), 0, `"other"`)}, want: []int32{0, 1, 2}, replayed: 2},
 		"a trusted answer may overlap with what was delivered":          {mode: ResumeTrust, attempts: []attempt{cut(0, 1, 2), whole(1, 2, final(3))}, want: []int32{0, 1, 2, 3}, replayed: 2},
 		"an overlap out of order is trusted too":                        {mode: ResumeTrust, attempts: []attempt{cut(0, 1, 2), whole(2, 4, 1, 3, final(5))}, want: []int32{0, 1, 2, 3, 4, 5}, replayed: 2},
+		"a trusted replay may leave out what was delivered":             {mode: ResumeTrust, attempts: []attempt{cut(0, 1, 2), whole(0, 2, 3, final(4))}, want: []int32{0, 1, 2, 3, 4}, replayed: 2},
+		"a trusted replay may be shuffled beyond the window":            {mode: ResumeTrust, attempts: []attempt{cut(0, 1, 2, 3, 4, 5, 6), whole(0, 2, 3, 4, 5, 6, 1, final(7))}, want: []int32{0, 1, 2, 3, 4, 5, 6, 7}, replayed: 7},
 		"a trusted replay from 0 of an answer from 1 is none":           {mode: ResumeTrust, attempts: []attempt{cut(1, 2), whole(0, 1, final(2))}, want: []int32{1, 2}, err: ErrSequence},
 		"a trusted replay that ends earlier is incomplete":              {mode: ResumeTrust, attempts: []attempt{cut(0, 1, 2), whole(0, final(1))}, want: []int32{0, 1, 2}, replayed: 2, err: ErrIncomplete},
 	}
