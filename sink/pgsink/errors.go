@@ -88,8 +88,11 @@ func describePg(pg *pgconn.PgError) string {
 	return text
 }
 
-// inFunction says whether a function of the database raised the error, such as a trigger's. It may choose any code.
-func inFunction(pg *pgconn.PgError) bool { return strings.Contains(pg.Where, "PL/") }
+// inFunction says whether a function of the database raised the error, such as a trigger's. It may choose any code. One in SQL
+// is known by the query that the error is in, which is then not ours.
+func inFunction(pg *pgconn.PgError) bool {
+	return strings.Contains(pg.Where, "PL/") || pg.InternalQuery != ""
+}
 
 // missingKey is the detail of a foreign key's violation where the key is one of our ids.
 var missingKey = regexp.MustCompile(`^[^()]*\([a-z_]+\)=\([0-9a-f-]{36}\)[^()]*$`)

@@ -272,6 +272,37 @@ func TestWhateverATriggerRaisesConcernsItsOwnCommandAlone(t *testing.T) {
 	}
 }
 
+// A constraint may ask a function, which need not be one of a procedural language.
+func TestAFunctionInSQLThatFailsConcernsItsOwnCommandAlone(t *testing.T) {
+	t.Parallel()
+	db := newAppDatabase(t, databaseURL(t))
+	db.exec(strings.ReplaceAll(`CREATE TABLE {schema}.banned (id uuid);
+		CREATE FUNCTION {schema}.allowed(uuid) RETURNS boolean LANGUAGE sql SECURITY DEFINER AS 'SELECT NOT EXISTS (SELECT FROM {schema}.banned WHERE id = $1)';
+		ALTER TABLE {commands} ADD CONSTRAINT allowed CHECK (command_name <> 'bad' OR {schema}.allowed(command_id));
+		DROP TABLE {schema}.banned`, "{schema}", pgx.Identifier{db.schema}.Sanitize()))
+	s := db.newSink(pgsink.WithWriters(1))
+	var wg sync.WaitGroup
+	errs := make([]error, 21)
+	release := db.holdUp(t) // so that they are in one transaction
+	for i := range errs {
+		cmd := db.admitted()
+		if i == 7 {
+			cmd.Name = "bad"
+		}
+		wg.Go(func() { errs[i] = execute(t.Context(), s, cmd, chunksOf(cmd, 0, "1")) })
+	}
+	release()
+	wg.Wait()
+	for i, err := range errs {
+		if want := i == 7; (err != nil) != want {
+			t.Errorf("command %d: got %v, want an error: %t", i, err, want)
+		}
+	}
+	if err := errs[7]; err == nil || !strings.Contains(err.Error(), "42P01 in a function of the database") {
+		t.Errorf("got %v, want an error that says that a function raised 42P01", err)
+	}
+}
+
 // The tables let a command neither be inserted nor be started, for a while.
 func TestACommandThatCannotBeginHoldsUpNobody(t *testing.T) {
 	t.Parallel()
