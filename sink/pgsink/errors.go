@@ -205,7 +205,7 @@ func judgeCode(code string) verdict {
 // deep.
 func isJSONError(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok {
+	if !ok || inFunction(pg) { // a trigger has seen the value, and refused it
 		return false
 	}
 	switch pg.Code {

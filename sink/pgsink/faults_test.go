@@ -68,6 +68,29 @@ func TestAPayloadThatTheServerRefusesUnexpectedlyIsWrapped(t *testing.T) {
 	}
 }
 
+// Wrapped, a payload would pass by a trigger that has refused it, whatever code that chose.
+func TestAPayloadThatATriggerRefusesIsNotWrapped(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"0A000", "22P02", "54000"} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			fn := pgx.Identifier{db.schema, "refuse"}.Sanitize()
+			db.exec(`CREATE FUNCTION ` + fn + `() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				IF NEW.response_payload ? 'secret' THEN RAISE 'no' USING ERRCODE = '` + code + `'; END IF; RETURN NEW; END $$;
+				CREATE TRIGGER refuse BEFORE INSERT ON {responses} FOR EACH ROW EXECUTE FUNCTION ` + fn + `()`)
+			cmd := newCommand()
+			err := execute(t.Context(), db.newSink(), cmd, chunksOf(cmd, 0, `{"secret": 1}`))
+			if err == nil || !strings.Contains(err.Error(), code) {
+				t.Errorf("got %v, want %s", err, code)
+			}
+			if got := db.stored(cmd.ID).Chunks; len(got) > 0 {
+				t.Errorf("got %q stored, want nothing", got)
+			}
+		})
+	}
+}
+
 // newEncodedDatabase is a database of its own, whose connections have this client_encoding, or say nothing of it.
 func newEncodedDatabase(t *testing.T, encoding, client string) *database {
 	t.Helper()
