@@ -235,16 +235,24 @@ var (
 // errEncoding is of a connection through which texts would arrive as other texts.
 var errEncoding = errors.New("client_encoding is not UTF8")
 
-// checkEncoding refuses a connection whose server would take our UTF-8 for something else, and answer in it. Through SQL_ASCII bytes go as they are.
+// checkEncoding refuses a connection whose server would take our UTF-8 for something else, and answer in it. Through SQL_ASCII bytes go as
+// they are, and the server takes them to be in its own encoding.
 func checkEncoding(conn *pgx.Conn) error {
-	encoding := conn.PgConn().ParameterStatus("client_encoding")
-	switch strings.ToUpper(notInNames.ReplaceAllString(encoding, "")) { // PgBouncer says it as it was asked for
+	told := conn.PgConn().ParameterStatus("client_encoding")
+	encoding := encodingName(told)
+	if encoding == "SQLASCII" {
+		encoding = encodingName(conn.PgConn().ParameterStatus("server_encoding"))
+	}
+	switch encoding {
 	case "UTF8", "UNICODE", "SQLASCII", "": // not every server says so
 		return nil
 	default:
-		return &dbError{text: "the connection's client_encoding is " + encoding + ", not UTF8 (add client_encoding=UTF8 to the connection string)", cause: errEncoding}
+		return &dbError{text: "the connection's client_encoding is " + told + ", not UTF8 (add client_encoding=UTF8 to the connection string)", cause: errEncoding}
 	}
 }
+
+// encodingName is the name of an encoding as PostgreSQL compares it. PgBouncer says it as it was asked for.
+func encodingName(s string) string { return strings.ToUpper(notInNames.ReplaceAllString(s, "")) }
 
 // notInNames is what PostgreSQL passes over in the name of an encoding.
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9]`)

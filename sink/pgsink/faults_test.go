@@ -119,6 +119,8 @@ func TestAConnectionWithAnotherEncodingIsRefused(t *testing.T) {
 		{"the server's own", "LATIN1", "", "LATIN1"},
 		{"one that was asked for", "UTF8", "WIN1252", "WIN1252"},
 		{"of bytes as they are", "SQL_ASCII", "", ""},
+		{"of bytes as they are, which the server takes for UTF-8", "UTF8", "SQL_ASCII", ""},
+		{"of bytes as they are, which the server takes for another", "LATIN1", "SQL_ASCII", "SQL_ASCII"},
 		{"UTF-8 to a server of another", "LATIN1", "UTF8", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
