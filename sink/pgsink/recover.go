@@ -17,8 +17,8 @@ import (
 // Recover ends the commands that a crashed process left in progress: it moves those to failed that were submitted, and
 // last answered, longer than olderThan ago and are not running in this Sink, adds their rows to the audit
 // trail, and returns how many they were; beside an error, how many so far. One that the database refuses to change, because of a constraint
-// or a trigger, say, is passed over, and is the error after the others. Call it at start, and from time to time where there are several
-// processes.
+// or a trigger, say, is passed over, and is the error after the others; so is one that it kept waiting until a timeout of the session's,
+// but after two such in a row Recover gives up. Call it at start, and from time to time where there are several processes.
 //
 // The commands of other processes are known by their rows alone: choose olderThan longer than a command
 // may wait before it begins and may take to answer. One whose submitted_at is NULL counts as submitted long ago. A living
@@ -27,12 +27,13 @@ func (s *Sink) Recover(ctx context.Context, olderThan time.Duration) (int64, err
 	var total int64
 	var last uuid.UUID // the batches go through the commands in the order of their ids
 	var refused error  // of the first that was passed over
+	inVain := false    // the last one was, after a wait
 	for limit := recoverBatch; ; {
 		next := last
 		found, n, err := s.recoverBatch(ctx, olderThan, &next, limit)
 		total += n
 		switch {
-		case err != nil && !oneAtFault(err), found == 0:
+		case err != nil && !oneAtFault(err), found == 0, found == 1 && inVain && waited(err):
 			return total, cmp.Or(newDBError(err), refused)
 		case err != nil && found > 1: // which, is found by dividing them
 			limit = found / 2
@@ -42,8 +43,14 @@ func (s *Sink) Recover(ctx context.Context, olderThan time.Duration) (int64, err
 		case found < limit:
 			return total, refused
 		}
-		last, limit = next, min(2*limit, recoverBatch)
+		last, limit, inVain = next, min(2*limit, recoverBatch), waited(err)
 	}
+}
+
+// waited says whether the database gave up a statement after a while. Each command may then be in for the same.
+func waited(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pg.Code == codeLockNotAvailable || pg.Code == codeCanceled)
 }
 
 // oneAtFault says whether a batch failed because of one of its commands, as far as one can know.

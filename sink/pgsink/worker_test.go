@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -245,5 +246,38 @@ func TestRecoverPassesOverWhatTheDatabaseRefuses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What keeps one command waiting may keep them all, such as a lock on a whole table. To wait for it as often as there are commands would take hours.
+func TestRecoverDoesNotWaitForEachCommand(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	db.exec(`INSERT INTO {commands} (command_id, vehicle_id, command_name, status, submitted_at)
+		SELECT gen_random_uuid(), gen_random_uuid(), 'ReadDTC', 'in_progress', now() - interval '1 hour' FROM generate_series(1, 40)`)
+	var transactions atomic.Int32
+	s := db.newSinkOn(db.newPool(func(c *pgxpool.Config) {
+		c.ConnConfig.RuntimeParams["lock_timeout"] = "20ms"
+		c.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) { transactions.Add(1); return true, nil }
+	}))
+	tx, err := db.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }() // the pool waits for it
+	if _, err := tx.Exec(t.Context(), db.sql(`LOCK TABLE {audit_logs}`)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Recover(t.Context(), time.Minute); got != 0 || err == nil || !strings.Contains(err.Error(), "55P03") {
+		t.Errorf("while the table is locked: got %d, %v, want 0 and 55P03", got, err)
+	}
+	if got := transactions.Load(); got > 8 { // of 40, 20, 10, 5, 2, 1, and of 2, 1
+		t.Errorf("while the table is locked: got %d transactions, want at most 8", got)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Recover(t.Context(), time.Minute); got != 40 || err != nil {
+		t.Errorf("then: got %d, %v, want 40", got, err)
 	}
 }
