@@ -297,6 +297,54 @@ func TestWhateverATriggerRaisesConcernsItsOwnCommandAlone(t *testing.T) {
 	}
 }
 
+// A trigger may take its time to fail, for each command. What nobody waits for any more is not divided to the last.
+func TestCommandsThatHaveBeenLeftAreNotTriedOneByOne(t *testing.T) {
+	t.Parallel()
+	db := newAppDatabase(t, databaseURL(t))
+	db.exec(strings.ReplaceAll(`CREATE SEQUENCE {schema}.tries;
+		CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			PERFORM nextval('{schema}.tries'::regclass); PERFORM pg_sleep(0.2); RAISE 'no' USING ERRCODE = '08006'; END $$;
+		CREATE TRIGGER refuse BEFORE INSERT ON {responses} FOR EACH ROW EXECUTE FUNCTION {schema}.refuse()`, "{schema}", pgx.Identifier{db.schema}.Sanitize()))
+	s := db.newSink(pgsink.WithWriters(1))
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	cmds := make([]vehicle.Command, 32)
+	for i := range cmds {
+		cmds[i] = db.admitted()
+		if err := s.Begin(t.Context(), cmds[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tries := db.sql(`SELECT last_value FROM ` + db.table("tries") + ` WHERE is_called`)
+	await := func(want int64) {
+		for n := int64(0); n < want; {
+			if err := db.pool.QueryRow(t.Context(), tries).Scan(&n); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+				t.Fatal(err)
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	for i, cmd := range cmds {
+		wg.Go(func() {
+			if err := s.Write(ctx, chunksOf(cmd, 0, "1")); !errors.Is(err, context.Canceled) {
+				t.Errorf("Write: got %v, want it cancelled", err)
+			}
+		})
+		if i == 0 {
+			await(1) // the others gather while it fails
+		}
+	}
+	await(3) // it, the others, and half of those
+	leave()
+	wg.Wait()
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := query[int64](db, tries); got > 12 {
+		t.Errorf("got %d tries, want few after the callers have left", got)
+	}
+}
+
 // A constraint may ask a function, which need not be one of a procedural language.
 func TestAFunctionInSQLThatFailsConcernsItsOwnCommandAlone(t *testing.T) {
 	t.Parallel()

@@ -127,7 +127,7 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 		case s.ctx.Err() != nil:
 			o.finish(ErrClosed)
 			continue
-		case o.ctx.Err() != nil && (o.begin == nil || !o.begin.again):
+		case o.left():
 			o.finish(left(o.ctx, o.last))
 			continue
 		case o.after != nil && o.after.err != nil:
@@ -189,6 +189,9 @@ func (w *writer) rest(d time.Duration) bool {
 // try does the operations in one transaction. Where one of them makes it fail, it divides them until that one
 // is alone. It returns those that are to be tried again later.
 func (w *writer) try(ops []*op) (again []*op) {
+	if len(ops) == 0 {
+		return nil
+	}
 	var outcomes map[*op]error
 	var alive bool
 	err := within.Call(func() (err error) { // the pool's hooks and tracers are the application's
@@ -217,11 +220,11 @@ func (w *writer) try(ops []*op) (again []*op) {
 		return nil
 	case len(ops) > 1:
 		half := len(ops) / 2
-		again = w.try(ops[:half])
+		again = w.try(w.sink.waitedFor(ops[:half], err))
 		if time.Now().Before(w.paused) {
 			return slices.Concat(again, ops[half:])
 		}
-		return slices.Concat(again, w.try(ops[half:]))
+		return slices.Concat(again, w.try(w.sink.waitedFor(ops[half:], err)))
 	}
 	switch o := ops[0]; {
 	case verdict == stuck:
@@ -234,6 +237,20 @@ func (w *writer) try(ops []*op) (again []*op) {
 		w.sink.fail(ops, err)
 		return nil
 	}
+}
+
+// waitedFor leaves out the operations whose callers have left: each part may take as long to fail as the whole did.
+func (s *Sink) waitedFor(ops []*op, last error) (those []*op) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range ops {
+		if o.left() {
+			o.finish(left(o.ctx, last))
+			continue
+		}
+		those = append(those, o)
+	}
+	return those
 }
 
 // markRepeated notes that rows may be there when they are written again. It says whether that is news.
@@ -304,6 +321,9 @@ func (s *Sink) fail(ops []*op, err error) {
 		o.finish(err)
 	}
 }
+
+// left says whether nobody waits for the operation any more, and it need not be done to be sure of it.
+func (o *op) left() bool { return o.ctx.Err() != nil && (o.begin == nil || !o.begin.again) }
 
 // finish is called once, by who holds Sink.mu.
 func (o *op) finish(err error) {
