@@ -157,9 +157,10 @@ func (e *Error) Error() string {
 		b.WriteString(": ")
 		b.WriteString(e.Message)
 	}
-	if e.Attempts == 0 {
+	switch {
+	case e.Attempts == 0 && e.neverRan:
 		b.WriteString(" (not sent)")
-	} else {
+	case e.Attempts > 0:
 		fmt.Fprintf(&b, " (%s, %s delivered)", count(e.Attempts, "attempt"), count(e.Chunks, "chunk"))
 	}
 	return b.String()

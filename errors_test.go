@@ -272,7 +272,7 @@ func TestErrorMadeByOthers(t *testing.T) {
 		t.Error("MayHaveRun of the zero Error: got false, want the careful answer, true")
 	}
 	wantSentinel(t, zero, "ErrInternal")
-	if got, want := zero.Error(), "vehicle: command failed: vehicle service error (OK) (not sent)"; got != want {
+	if got, want := zero.Error(), "vehicle: command failed: vehicle service error (OK)"; got != want {
 		t.Errorf("text of the zero Error: got %q, want %q", got, want)
 	}
 	if zero.Unwrap() != nil || zero.Timeout() {
