@@ -321,6 +321,21 @@ func TestFilesExchangedTogetherAreReadTogether(t *testing.T) {
 	}
 }
 
+// What is read of files that never hold the same twice may be a mix: it is an error.
+func TestFilesThatDoNotSettleAreNotUsed(t *testing.T) {
+	t.Parallel()
+	const other = "/proc/sys/kernel/random/uuid" // another one each time
+	if _, err := os.Stat(other); err != nil {
+		t.Skip("only Linux has such a file")
+	}
+	files := vt.NewCA(t).Files()
+	files.CA = other
+	bundle, _, _, err := vehicle.ReadTLSFiles(files)
+	if err == nil || !strings.Contains(err.Error(), "the files change while they are read") {
+		t.Errorf("got %q and error %v, want one that says that the files change", bundle, err)
+	}
+}
+
 func ecdsaKey(t *testing.T, key any) *ecdsa.PrivateKey {
 	t.Helper()
 	k, ok := key.(*ecdsa.PrivateKey)

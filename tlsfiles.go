@@ -58,21 +58,26 @@ func readFile(path string) ([]byte, error) {
 	return data, err
 }
 
+// errUnsettled is that of files which are exchanged faster than they are read.
+var errUnsettled = errors.New("the files change while they are read")
+
 // readSettled reads the files until they hold the same twice, unless they hold what is known. Files that are exchanged
 // together, as Kubernetes and cert-manager do by moving one symbolic link, are never read as a mix of old and new.
-func (f TLSFiles) readSettled(known [sha256.Size]byte) (content pemContent, err error) {
-	before := known
+func (f TLSFiles) readSettled(known [sha256.Size]byte) (pemContent, error) {
+	before, trouble := known, errUnsettled
 	for range 4 {
-		if content, err = f.read(); err != nil {
+		content, err := f.read()
+		if err != nil {
+			trouble = err
 			continue // gone for the moment of the exchange
 		}
 		now := content.digest()
 		if now == before {
-			break
+			return content, nil
 		}
-		before = now
+		before, trouble = now, errUnsettled
 	}
-	return content, err
+	return pemContent{}, trouble
 }
 
 // digest stands for the content, so that no copy of the key is kept for the sake of comparing.
