@@ -330,9 +330,12 @@ func TestFilesThatDoNotSettleAreNotUsed(t *testing.T) {
 	}
 	files := vt.NewCA(t).Files()
 	files.CA = other
-	bundle, _, _, err := vehicle.ReadTLSFiles(files)
-	if err == nil || !strings.Contains(err.Error(), "the files change while they are read") {
-		t.Errorf("got %q and error %v, want one that says that the files change", bundle, err)
+	_, _, _, reading := vehicle.ReadTLSFiles(files)
+	_, making := vehicle.New("localhost:50051", vehicle.WithTLSFiles(files))
+	for what, err := range map[string]error{"reading them": reading, "New": making} {
+		if err == nil || !strings.Contains(err.Error(), "the files change while they are read") {
+			t.Errorf("%s: got error %v, want one that says that the files change", what, err)
+		}
 	}
 }
 

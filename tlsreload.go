@@ -55,7 +55,7 @@ type generation struct {
 
 func newReloader(files TLSFiles, interval time.Duration, logger *slog.Logger) (keyring, error) {
 	r := &reloader{files: files, log: logger, interval: interval, changed: make(chan struct{}, 1)}
-	content, err := files.read()
+	content, err := files.readSettled([sha256.Size]byte{})
 	if err != nil {
 		return nil, err
 	}
