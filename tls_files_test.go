@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sovd-go/vehicle"
 	vt "github.com/sovd-go/vehicle/vehicletest"
@@ -140,6 +142,47 @@ func TestNewChecksTLSFiles(t *testing.T) {
 				t.Errorf("got error %#v, want one that is fs.ErrNotExist", err)
 			}
 			wantNoKey(t, err.Error(), key, f.issued("client-key.pem"))
+		})
+	}
+}
+
+// A pipe cannot be read anew, and may keep New waiting for ever. A shell's <(command) is one.
+func TestNewTakesNoPipes(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"ca.pem", "client-cert.pem", "client-key.pem"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			read, write, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer read.Close()
+			pipe := fmt.Sprintf("/dev/fd/%d", read.Fd())
+			if _, err := os.Stat(pipe); err != nil {
+				t.Skip("only Unix has such a file")
+			}
+			f := newFolder(t, vt.NewCA(t))
+			path := filepath.Join(f.dir, what)
+			f.remove(what)
+			if err := os.Symlink(pipe, path); err != nil {
+				t.Fatal(err)
+			}
+			made := make(chan error)
+			go func() {
+				_, err := vehicle.New("localhost:50051", vehicle.WithTLSFiles(f.files()))
+				made <- err
+			}()
+			select {
+			case err = <-made:
+				_ = write.Close()
+			case <-time.After(10 * time.Second):
+				t.Error("New waits for what the pipe will bring")
+				_ = write.Close() // so that it ends
+				err = <-made
+			}
+			if want := path + ": it is no regular file"; err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got error %v, want one with %q", err, want)
+			}
 		})
 	}
 }

@@ -46,6 +46,12 @@ func (f TLSFiles) read() (content pemContent, err error) {
 }
 
 func readFile(path string) ([]byte, error) {
+	// A pipe gives what it has once, and without a writer holds up whoever opens it: a shell's <(command) is one.
+	if info, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if mode := info.Mode(); !mode.IsRegular() && !mode.IsDir() {
+		return nil, fmt.Errorf("%s: it is no regular file, which can be read anew at any time", path)
+	}
 	file, err := os.Open(path) //nolint:gosec // G304: the caller's files
 	if err != nil {
 		return nil, err
