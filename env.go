@@ -7,7 +7,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -49,6 +51,9 @@ func NewFromEnv(opts ...Option) (*Client, error) {
 	if bad, ok := errors.AsType[*targetError](err); ok && os.Getenv(endpoint) != "" {
 		err = fmt.Errorf("vehicle: %s=%q: %s", endpoint, bad.target, bad.reason)
 	}
+	if bad, ok := errors.AsType[*filesError](err); ok {
+		err = env.blame(bad)
+	}
 	return c, err
 }
 
@@ -58,7 +63,11 @@ const endpoint = "VEHICLE_ENDPOINT_URL"
 type environment struct {
 	lookup func(string) string
 	errs   []error
+	named  []namedFile
 }
+
+// namedFile is a file, and the variable that says where it is.
+type namedFile struct{ path, variable string }
 
 func (e *environment) options() []Option {
 	var opts []Option
@@ -114,13 +123,30 @@ func (e *environment) file(variable, dir, name string) string {
 		if !exists(path) {
 			e.fail(variable, "a file that exists")
 		}
+		e.named = append(e.named, namedFile{path, variable})
 		return path
 	}
 	path := filepath.Join(dir, name)
+	e.named = append(e.named, namedFile{path, "VEHICLE_TLS_CERT_DIR"})
 	if !exists(path) {
 		e.errs = append(e.errs, fmt.Errorf("vehicle: VEHICLE_TLS_CERT_DIR=%q: there is no %s in it; set %s for a file elsewhere", dir, name, variable))
 	}
 	return path
+}
+
+// blame adds to err the variables that name its files, but for one that has its default.
+func (e *environment) blame(err *filesError) error {
+	var variables []string
+	for _, file := range e.named {
+		value := e.lookup(file.variable)
+		if text := fmt.Sprintf("%s=%q", file.variable, value); value != "" && strings.Contains(err.Error(), file.path) && !slices.Contains(variables, text) {
+			variables = append(variables, text)
+		}
+	}
+	if len(variables) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, strings.Join(variables, ", "))
 }
 
 func exists(path string) bool {

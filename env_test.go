@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -204,12 +205,35 @@ func TestNewFromEnvNamesWhatItCannotRead(t *testing.T) {
 			})
 		}
 	}
-	t.Run("a file that is no PEM is named", func(t *testing.T) {
-		env(t, map[string]string{"VEHICLE_USE_TLS": "true", "VEHICLE_TLS_CA_FILE": garbage})
-		if _, err := vehicle.NewFromEnv(); err == nil || !strings.Contains(err.Error(), garbage) {
-			t.Errorf("got %v, want an error that names %s", err, garbage)
-		}
-	})
+	full := filepath.Join(dir, "full")
+	for _, name := range []string{"ca.pem", "client-cert.pem", "client-key.pem"} {
+		writePEM(t, full, name, newCertificate(t)) // each is another one's
+	}
+	for name, tt := range map[string]struct {
+		vars  map[string]string
+		blame []string // which of them
+	}{
+		"an authority's file that is no PEM":  {map[string]string{"VEHICLE_TLS_CA_FILE": garbage}, []string{"VEHICLE_TLS_CA_FILE"}},
+		"a certificate's file that is no PEM": {map[string]string{"VEHICLE_TLS_CERT_DIR": full, "VEHICLE_TLS_CERT_FILE": garbage}, []string{"VEHICLE_TLS_CERT_FILE"}},
+		"a key's file that is a folder":       {map[string]string{"VEHICLE_TLS_CERT_DIR": full, "VEHICLE_TLS_KEY_FILE": dir}, []string{"VEHICLE_TLS_KEY_FILE"}},
+		"a folder that is a file":             {map[string]string{"VEHICLE_TLS_CERT_DIR": garbage}, []string{"VEHICLE_TLS_CERT_DIR"}},
+		"a folder whose files do not match":   {map[string]string{"VEHICLE_TLS_CERT_DIR": full}, []string{"VEHICLE_TLS_CERT_DIR"}},
+		"a key that is not the folder's":      {map[string]string{"VEHICLE_TLS_CERT_DIR": full, "VEHICLE_TLS_KEY_FILE": filepath.Join(full, "client-key.pem")}, []string{"VEHICLE_TLS_CERT_DIR", "VEHICLE_TLS_KEY_FILE"}},
+		"one of three that are given each": {map[string]string{"VEHICLE_TLS_CA_FILE": filepath.Join(full, "ca.pem"), "VEHICLE_TLS_CERT_FILE": garbage,
+			"VEHICLE_TLS_KEY_FILE": filepath.Join(full, "client-key.pem")}, []string{"VEHICLE_TLS_CERT_FILE"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.vars["VEHICLE_USE_TLS"] = "true"
+			env(t, tt.vars)
+			_, err := vehicle.NewFromEnv()
+			for variable, value := range tt.vars {
+				named := strings.Contains(fmt.Sprint(err), fmt.Sprintf("%s=%q", variable, value))
+				if want := slices.Contains(tt.blame, variable); err == nil || named != want {
+					t.Errorf("got %v, want %s in it: %v", err, variable, want)
+				}
+			}
+		})
+	}
 	t.Run("several are all named", func(t *testing.T) {
 		env(t, map[string]string{"VEHICLE_USE_TLS": "maybe", "VEHICLE_POOL_SIZE": "big", "VEHICLE_MAX_RETRIES": "many"})
 		_, err := vehicle.NewFromEnv()

@@ -85,7 +85,7 @@ func (s *security) load(logger *slog.Logger) (keyring, error) {
 	case s.files != nil:
 		keys, err := newReloader(*s.files, cmp.Or(s.interval, reloadInterval), logger)
 		if err != nil {
-			return nil, fmt.Errorf("vehicle: TLS: %w", err)
+			return nil, &filesError{err}
 		}
 		return keys, nil
 	case s.config != nil:
@@ -98,6 +98,12 @@ func (s *security) load(logger *slog.Logger) (keyring, error) {
 		return fixed{TransportCredentials: newTLS(&tls.Config{MinVersion: tls.VersionTLS12})}, nil
 	}
 }
+
+// filesError is TLSFiles that cannot be used.
+type filesError struct{ reason error }
+
+func (e *filesError) Error() string { return "vehicle: TLS: " + e.reason.Error() }
+func (e *filesError) Unwrap() error { return e.reason }
 
 // newTLS is gRPC's TLS with the house rules. It does not change config.
 func newTLS(config *tls.Config) credentials.TransportCredentials {
