@@ -112,7 +112,7 @@ func (c *Client) WaitReady(ctx context.Context) error {
 	switch {
 	case errors.Is(err, errPoolClosed):
 		e = newError(ErrClosed, "", err)
-	case ok && handshake.permanent:
+	case ok && handshake.permanent && ctx.Err() == nil:
 		e = newError(ErrUnavailable, foreign.Text(err.Error()), err)
 	default:
 		when := "before a connection was ready"

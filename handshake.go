@@ -34,6 +34,13 @@ type handshakeError struct {
 	status    error // gRPC's
 	reason    error
 	permanent bool // the next handshake will fail as well
+	at        time.Time
+}
+
+// isFinal says whether the failure is that of whoever began to ask at that time. gRPC tells streams of the last failure until it
+// has connected again, for up to two minutes, and meanwhile the server may have been mended.
+func (e *handshakeError) isFinal(began time.Time) bool {
+	return e.permanent && began.Sub(e.at) <= redialInterval
 }
 
 func (e *handshakeError) Error() string   { return "TLS handshake: " + e.reason.Error() }
@@ -103,6 +110,7 @@ type handshakes struct {
 type failedHandshake struct {
 	reason    error
 	permanent bool
+	at        time.Time
 }
 
 var _ credentials.TransportCredentials = (*handshakes)(nil)
@@ -140,7 +148,7 @@ func (h *handshakes) ended(with credentials.TransportCredentials, err error) {
 		h.last.Store(nil)
 		return
 	}
-	h.last.Store(&failedHandshake{reason: err, permanent: isPermanent(err) && h.keys.current() == with})
+	h.last.Store(&failedHandshake{reason: err, permanent: isPermanent(err) && h.keys.current() == with, at: time.Now()})
 }
 
 // explain is an interceptor. It gives a stream that was not opened because of a handshake the reason for its error.
@@ -153,7 +161,7 @@ func (h *handshakes) explain(ctx context.Context, desc *grpc.StreamDesc, cc *grp
 	switch {
 	// The connection may have failed for something else by now: gRPC's text has the reason.
 	case st.Code() == codes.Unavailable && last != nil && strings.Contains(st.Message(), last.reason.Error()):
-		return nil, &handshakeError{status: err, reason: last.reason, permanent: last.permanent}
+		return nil, &handshakeError{status: err, reason: last.reason, permanent: last.permanent, at: last.at}
 	case st.Code() == codes.DeadlineExceeded && h.running.Load() > 0:
 		return nil, &handshakeError{status: err, reason: errUnderWay}
 	default:

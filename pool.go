@@ -144,10 +144,8 @@ func (p *pool) acquire(at *place) error {
 			return err
 		}
 	}
-	if rank == broken && time.Since(c.redialed) > redialInterval {
-		// gRPC waits up to two minutes before it connects again. Who retries a command asks sooner than that.
-		c.redialed = time.Now()
-		c.ResetConnectBackoff()
+	if rank == broken {
+		c.redial()
 	}
 	c.streams++
 	at.conn, at.seen, at.index = c, c.open, -1
@@ -155,6 +153,15 @@ func (p *pool) acquire(at *place) error {
 		p.watch(at)
 	}
 	return nil
+}
+
+// redial has a broken connection connect now, where gRPC would wait for up to two minutes: who retries a command asks
+// sooner than that. The pool's mutex is held.
+func (c *conn) redial() {
+	if time.Since(c.redialed) > redialInterval {
+		c.redialed = time.Now()
+		c.ResetConnectBackoff()
+	}
 }
 
 // watch has an eye on a stream while it is being opened. One timer does for all.
@@ -371,10 +378,14 @@ func (p *pool) connection(limit int) (*conn, error) {
 // ctx ends first, the error is the connection's last failure, if there was one.
 func (p *pool) waitReady(ctx context.Context) error {
 	var last error
-	for {
+	began := time.Now()
+	for first := true; ; first = false {
 		p.mu.Lock()
-		c, _ := p.best() // another one after renew
+		c, rank := p.best() // another one after renew
 		closed := p.closed
+		if first && rank == broken && !closed {
+			c.redial()
+		}
 		p.mu.Unlock()
 		if closed {
 			return errPoolClosed
@@ -389,7 +400,7 @@ func (p *pool) waitReady(ctx context.Context) error {
 			continue
 		case connectivity.TransientFailure:
 			last = cmp.Or(c.failure(ctx), last)
-			if handshake, ok := errors.AsType[*handshakeError](last); ok && handshake.permanent {
+			if handshake, ok := errors.AsType[*handshakeError](last); ok && handshake.isFinal(began) {
 				return last
 			}
 			limit, cancel = context.WithTimeout(ctx, failureInterval) // gRPC does not call another failure a change

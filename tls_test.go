@@ -278,6 +278,56 @@ func TestHandshakeThatFailedIsNotTheReasonForEver(t *testing.T) {
 	})
 }
 
+// Nor is it for who asks later: gRPC waits longer and longer before it connects again, and meanwhile the gateway may have been mended.
+func TestHandshakeThatFailedIsNotTheReasonForWhoAsksLater(t *testing.T) {
+	t.Parallel()
+	const reason = "first record does not look like a TLS handshake"
+	ask := map[string]func(*testing.T, *vehicle.Client) error{
+		"Execute": func(t *testing.T, c *vehicle.Client) error {
+			_, err := c.Execute(t.Context(), command("ReadDTC"))
+			return err
+		},
+		"WaitReady": func(t *testing.T, c *vehicle.Client) error { return c.WaitReady(t.Context()) },
+	}
+	for name, ask := range ask {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := vt.NewServer(t, permitPings(), vt.WithMutualTLS(vt.NewCA(t)))
+				var mended atomic.Bool
+				client := server.Client(t, vehicle.WithDialOptions(grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+					if mended.Load() {
+						return server.Dial(ctx, "")
+					}
+					client, server := net.Pipe()
+					go func() {
+						_, _ = server.Read(make([]byte, 16<<10))
+						_, _ = server.Write([]byte("HTTP/1.1 503 Service Unavailable\r\n\r\n"))
+						_ = server.Close()
+					}()
+					return client, nil
+				})))
+				for range 2 {
+					start := time.Now()
+					wantHandshake(t, "while the gateway is broken", ask(t, client), reason, is[tls.RecordHeaderError])
+					if took := time.Since(start); took > 2*time.Second {
+						t.Errorf("while the gateway is broken: it took %v, want no more than one retry", took)
+					}
+					pass(10 * time.Minute)
+				}
+				mended.Store(true)
+				start := time.Now()
+				if err := ask(t, client); err != nil {
+					t.Errorf("once it is mended: got error %v, want none", err)
+				}
+				if took := time.Since(start); took > 2*time.Second {
+					t.Errorf("once it is mended: it took %v, want no more than one retry", took)
+				}
+			})
+		})
+	}
+}
+
 // A server that accepts connections and says nothing is named as the reason, by whatever ends the wait.
 func TestHandshakeThatIsNotAnswered(t *testing.T) {
 	t.Parallel()
