@@ -427,7 +427,7 @@ func (c *conn) failure(ctx context.Context) error {
 	defer cancel()
 	err := within.Call(func() error { // interceptors are called
 		_, err := c.NewStream(ctx, &vehiclepb.VehicleService_ServiceDesc.Streams[0], vehiclepb.VehicleService_ExecuteCommand_FullMethodName,
-			grpc.PerRPCCredentials(unsent{}))
+			grpc.WaitForReady(false), grpc.PerRPCCredentials(unsent{})) // false: a service config, or an option, may say otherwise
 		return err
 	})
 	if _, panicked := errors.AsType[*within.PanicError](err); !panicked && status.Code(err) != codes.Unavailable {

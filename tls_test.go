@@ -374,6 +374,29 @@ func TestHandshakeThatIsNotAnswered(t *testing.T) {
 	}
 }
 
+// WaitReady hears of a failure, also where a service config or an option has streams wait through failures.
+func TestWaitReadyWhereStreamsWait(t *testing.T) {
+	t.Parallel()
+	server := vt.NewServer(t, vt.WithTCP(), vt.WithMutualTLS(vt.NewCA(t)))
+	files := vt.NewCA(t).Files()
+	for name, option := range map[string]grpc.DialOption{
+		"a service config": grpc.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "waitForReady": true}]}`),
+		"a dial option":    grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client, err := vehicle.New(server.Target(), vehicle.WithTLSFiles(files), vehicle.WithDialOptions(option))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			wantHandshake(t, "WaitReady", client.WaitReady(ctx), "certificate signed by unknown authority", is[x509.UnknownAuthorityError])
+		})
+	}
+}
+
 // WaitReady says what it was that it waited for in vain, also without TLS.
 func TestWaitReadyNamesTheLastFailure(t *testing.T) {
 	t.Parallel()
