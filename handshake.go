@@ -57,6 +57,9 @@ func isPermanent(err error) bool {
 	if errors.As(err, &unverified) || errors.As(err, &notTLS) || errors.As(err, &refused) {
 		return true
 	}
+	if strings.Contains(err.Error(), "missing selected ALPN property") { // gRPC's: the server speaks no HTTP/2
+		return true
+	}
 	switch alert, _ := alertOf(err); alert {
 	case 40, // handshake_failure
 		42, 43, 44, 45, 46, // bad, unsupported, revoked, expired, unknown certificate

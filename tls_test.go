@@ -100,6 +100,20 @@ func TestHandshakeThatFailsForGood(t *testing.T) {
 			target: serve(), client: vehicle.WithTLSFiles(files),
 			text: "first record does not look like a TLS handshake", reason: is[tls.RecordHeaderError],
 		},
+		"a server that speaks no HTTP/2": {
+			target: func(t *testing.T) string {
+				cert, err := ca.IssueServer()
+				if err != nil {
+					t.Fatal(err)
+				}
+				return serveConns(t, func(raw net.Conn) {
+					conn := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+					_ = conn.HandshakeContext(t.Context())
+				})
+			},
+			client: vehicle.WithTLSFiles(files),
+			text:   "missing selected ALPN property", reason: func(error) bool { return true }, // gRPC's, without a type
+		},
 		"a server that speaks TLS 1.1": {
 			target: oldServer, client: vehicle.WithTLSFiles(files),
 			text: "remote error: tls: protocol version not supported", reason: is[*net.OpError],
@@ -127,7 +141,9 @@ func TestHandshakeThatFailsForGood(t *testing.T) {
 					t.Errorf("%s: got %d attempts, want 1", what, res.Attempts)
 				}
 			}
-			wantHandshake(t, "WaitReady", client.WaitReady(t.Context()), test.text, test.reason)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			wantHandshake(t, "WaitReady", client.WaitReady(ctx), test.text, test.reason)
 			if took := time.Since(start); took > 5*time.Second {
 				t.Errorf("it took %v, want an answer at once", took)
 			}
