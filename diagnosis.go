@@ -52,7 +52,7 @@ func (a *attempts) diagnose(at *attempt, err error) failure {
 	f := failure{Error: newError(sentinelOf(st.Code()), foreign.Text(st.Message()), err)}
 	f.Code, f.details = st.Code(), st.Proto()
 	var handshake *handshakeError
-	f.permanent = errors.As(err, &handshake) && handshake.isFinal(a.began)
+	f.permanent = errors.As(err, &handshake) && handshake.isFinal(*a.began)
 	f.pings = st.Code() == codes.Unavailable && strings.Contains(st.Message(), `ENHANCE_YOUR_CALM, debug data: "too_many_pings"`)
 	f.readAdvice(st, at)
 	f.refused = at.sent && !at.answered && (isRefusal(st.Code()) || st.Code() == codes.ResourceExhausted && f.retryInfo)

@@ -118,7 +118,7 @@ type attempts struct {
 	sinks  *delivery
 	end    *ending
 	client *Client
-	began  time.Time    // the command
+	began  *time.Time   // when the command did
 	until  atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
 
 	current    *attempt // nil: none is open

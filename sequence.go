@@ -17,9 +17,9 @@ type sequencer struct {
 	next     int64 // the number that is wanted next
 	count    int   // chunks passed on
 	replayed int   // chunks that came again
-	complete bool  // the final chunk has been passed on
 	sum      uint64
 	seed     maphash.Seed
+	complete bool // the final chunk has been passed on
 
 	// The current attempt.
 	begun     bool  // it is known where it begins
