@@ -58,14 +58,19 @@ func newProxy(t *testing.T, url, loses string) (*proxy, string) {
 	})
 	t.Cleanup(func() {
 		_ = l.Close()
-		p.mu.Lock()
-		for _, c := range p.conns {
-			_ = c.Close()
-		}
-		p.mu.Unlock()
+		p.cut()
 		p.wg.Wait()
 	})
 	return p, strings.Replace(url, opt.Addr, l.Addr().String(), 1)
+}
+
+// cut ends the connections that there are.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		_ = c.Close()
+	}
 }
 
 func (p *proxy) serve(client, server net.Conn) {

@@ -146,7 +146,7 @@ func (f *follower) follow(ctx context.Context) error {
 	}
 	for {
 		f.reached = time.Now()
-		msg, err := sub.next(ctx)
+		msg, err := sub.next()
 		if err != nil {
 			return err
 		}
@@ -179,16 +179,16 @@ func (f *follower) poll(ctx context.Context, sub *subscription) error {
 	if err != nil || n == 0 {
 		return err
 	}
-	return f.foundStream(ctx, sub)
+	return f.foundStream(sub)
 }
 
 // foundStream leaves the events' own channel to others.
-func (f *follower) foundStream(ctx context.Context, sub *subscription) error {
+func (f *follower) foundStream(sub *subscription) error {
 	if f.source == streamed {
 		return nil
 	}
 	f.source = streamed
-	return sub.leave(ctx, f.channel)
+	return sub.leave(f.channel)
 }
 
 // stillThere fails where a stream that had entries has none, or those of an older clock's run.
@@ -217,7 +217,7 @@ func (f *follower) restart() error {
 
 // announced reads what an announcement says is there.
 func (f *follower) announced(ctx context.Context, sub *subscription, text string) error {
-	if err := f.foundStream(ctx, sub); err != nil {
+	if err := f.foundStream(sub); err != nil {
 		return err
 	}
 	top, ok := parseEntryID(text)

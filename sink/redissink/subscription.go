@@ -19,6 +19,11 @@ type subscription struct {
 	beat   time.Duration
 	stop   func() bool // following ctx
 
+	// What is done over the connection ends with ctx, and not at its deadline: the connection's own would strike before ctx says
+	// that it has ended, and look like a connection that was lost.
+	ctx    context.Context
+	cancel context.CancelFunc
+
 	mu      sync.Mutex
 	timer   *time.Timer
 	waiting bool // in next
@@ -29,14 +34,18 @@ type subscription struct {
 // subscribe returns when the subscription holds.
 func subscribe(ctx context.Context, rdb redis.UniversalClient, beat time.Duration, channels ...string) (*subscription, error) {
 	s := &subscription{pubsub: rdb.Subscribe(ctx), beat: beat}
-	s.stop = context.AfterFunc(ctx, func() { _ = s.pubsub.Close() })
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = context.AfterFunc(ctx, func() {
+		s.cancel() // a dial, which Close would wait for
+		_ = s.pubsub.Close()
+	})
 	s.timer = time.AfterFunc(beat, s.probe)
-	if err := s.pubsub.Subscribe(ctx, channels...); err != nil {
+	if err := s.pubsub.Subscribe(s.ctx, channels...); err != nil {
 		s.close()
 		return nil, err
 	}
 	for confirmed := 0; confirmed < len(channels); {
-		received, err := s.receive(ctx)
+		received, err := s.receive()
 		if err != nil {
 			s.close()
 			return nil, err
@@ -49,9 +58,9 @@ func subscribe(ctx context.Context, rdb redis.UniversalClient, beat time.Duratio
 }
 
 // next waits for a message. It returns nil when there was none for a while and the connection lives.
-func (s *subscription) next(ctx context.Context) (*redis.Message, error) {
+func (s *subscription) next() (*redis.Message, error) {
 	for {
-		received, err := s.receive(ctx)
+		received, err := s.receive()
 		if err != nil {
 			return nil, err
 		}
@@ -64,9 +73,9 @@ func (s *subscription) next(ctx context.Context) (*redis.Message, error) {
 	}
 }
 
-func (s *subscription) receive(ctx context.Context) (any, error) {
+func (s *subscription) receive() (any, error) {
 	s.wait(true)
-	received, err := s.pubsub.Receive(ctx)
+	received, err := s.pubsub.Receive(s.ctx)
 	s.wait(false)
 	if err != nil {
 		s.mu.Lock()
@@ -104,17 +113,18 @@ func (s *subscription) probe() {
 	default:
 		s.probed = true
 		s.timer.Reset(s.beat)
-		_ = s.pubsub.Ping(context.Background()) // if it fails, nothing comes
+		_ = s.pubsub.Ping(s.ctx) // if it fails, nothing comes
 	}
 }
 
 // leave unsubscribes. What the channel had sent before may still come.
-func (s *subscription) leave(ctx context.Context, channel string) error {
-	return s.pubsub.Unsubscribe(ctx, channel)
+func (s *subscription) leave(channel string) error {
+	return s.pubsub.Unsubscribe(s.ctx, channel)
 }
 
 func (s *subscription) close() {
 	s.stop()
+	s.cancel()
 	s.wait(false)
 	_ = s.pubsub.Close()
 }
