@@ -79,15 +79,16 @@ func transient(err error) bool {
 	}
 }
 
-// transientReply goes by the code that begins an error reply. Redis 6.2 puts its own text before that
-// of an error in a script.
+// transientReply goes by the code that begins an error reply. Redis 6.2 puts its own text before that of an error in a script:
+// where the error came up, and "ERR Error running script" if the script did not catch it.
 func transientReply(reply string) bool {
-	if strings.HasPrefix(reply, "ERR Error running script") {
+	if strings.HasPrefix(reply, "ERR Error running script") || strings.HasPrefix(reply, "@user_script:") {
 		if i := strings.LastIndex(reply, ": -"); i >= 0 {
 			reply = reply[i+len(": -"):]
 		}
 	}
-	if strings.HasPrefix(reply, "ERR max number of clients reached") {
+	// A cluster says "clients + cluster connections".
+	if strings.HasPrefix(reply, "ERR max number of clients") {
 		return true
 	}
 	code, _, _ := strings.Cut(reply, " ")

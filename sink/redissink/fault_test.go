@@ -431,9 +431,13 @@ func TestTransient(t *testing.T) {
 		"READONLY You can't write against a read only replica. script: 0f, on @user_script:20.":                              true,
 		"ERR Error running script (call to f_0f): @user_script:20: -READONLY You can't write against a read only replica.":   true,
 		"ERR Error running script (call to f_0f): @user_script:20: -OOM command not allowed when used memory > 'maxmemory'.": false,
+		"@user_script: 23: -READONLY You can't write against a read only replica.":                                           true, // 6.2's, of what the script returns
+		"@user_script: 23: -NOREPLICAS Not enough good replicas to write.":                                                   true,
+		"@user_script: 23: -OOM command not allowed when used memory > 'maxmemory'.":                                         false,
 		"CLUSTERDOWN The cluster is down":                                                                                    true,
 		"MASTERDOWN Link with MASTER is down":                                                                                true,
 		"ERR max number of clients reached":                                                                                  true,
+		"ERR max number of clients + cluster connections reached":                                                            true,
 		"BUSY Redis is busy running a script.":                                                                               true,
 		"OOM command not allowed when used memory > 'maxmemory'.":                                                            false,
 		"WRONGTYPE Operation against a key holding the wrong kind of value":                                                  false,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -81,5 +82,39 @@ func TestFollowEndsByCtxWhileItDials(t *testing.T) {
 		case <-limit:
 			t.Fatal("ctx has ended, and a follower has not")
 		}
+	}
+}
+
+// A master that became a replica, and one that has lost its replicas, refuse writes until Redis has recovered. (What 6.2 says of
+// that differs: see TestTransient.)
+func TestAMasterThatRefusesWritesForAWhileIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		refuse, recover []any
+	}{
+		"a replica that is read-only": {[]any{"REPLICAOF", "127.0.0.1", "1"}, []any{"REPLICAOF", "NO", "ONE"}},
+		"too few replicas":            {[]any{"CONFIG", "SET", "min-replicas-to-write", "1"}, []any{"CONFIG", "SET", "min-replicas-to-write", "0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := private(t)
+			admin, rdb := connect(t, server.URL()), connect(t, server.URL(), func(o *redis.Options) { o.MaxRetries = -1 })
+			s, cmd := newSink(t, rdb, streams(), redissink.WithRetryFor(time.Minute)), newCommand()
+			chunks := answer(cmd, 4)
+			must(t, s.Begin(t.Context(), cmd))
+			must(t, s.Write(t.Context(), chunks[:2]))
+			must(t, admin.Do(t.Context(), test.refuse...).Err())
+			must(t, admin.ConfigResetStat(t.Context()).Err())
+			written := make(chan error, 1)
+			go func() { written <- s.Write(t.Context(), chunks[2:]) }()
+			eventually(t, "Redis has refused a write", func() bool {
+				return len(written) > 0 || strings.Contains(admin.Info(t.Context(), "commandstats").Val(), "cmdstat_evalsha:")
+			})
+			must(t, admin.Do(t.Context(), test.recover...).Err())
+			must(t, <-written)
+			must(t, s.End(t.Context(), completed(cmd)))
+			got, err := collect(redissink.Follow(t.Context(), rdb, cmd.ID))
+			wantEvents(t, got, err, events(cmd, chunks))
+		})
 	}
 }
