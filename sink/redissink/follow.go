@@ -251,6 +251,7 @@ func (f *follower) read(ctx context.Context) (int, error) {
 		}
 		entries, err := f.rdb.XRangeN(ctx, f.stream, from, "+", f.page).Result()
 		if err != nil {
+			f.page = max(f.page/4, 1) // it may be more than Redis' limits for a client, or the time to read it, allow
 			return total, err
 		}
 		total += len(entries)

@@ -118,3 +118,21 @@ func TestAMasterThatRefusesWritesForAWhileIsWaitedFor(t *testing.T) {
 		})
 	}
 }
+
+// Redis cuts those who ask for more at once than its limit, and the chunks have grown since it was decided how many to ask for.
+func TestFollowReadsLessAtOnceWhereRedisCutsIt(t *testing.T) {
+	t.Parallel()
+	rdb := connect(t, private(t, "client-output-buffer-limit normal 8mb 0 0").URL())
+	s, cmd := newSink(t, rdb, streams()), newCommand()
+	chunks := answer(cmd, 1500)
+	for i := 700; i < len(chunks); i++ {
+		chunks[i].Payload = []byte(`"` + strings.Repeat("x", 32<<10) + `"`)
+	}
+	must(t, s.Begin(t.Context(), cmd))
+	must(t, s.Write(t.Context(), chunks))
+	must(t, s.End(t.Context(), completed(cmd)))
+	got, err := collect(redissink.FollowEvery(t.Context(), rdb, cmd.ID, time.Second, 3*time.Second))
+	if err != nil || numbers(got) != wantNumbers(len(chunks)) {
+		t.Errorf("got %d events and %v, want %d and none", len(got), err, len(chunks)+1)
+	}
+}
