@@ -122,6 +122,23 @@ func TestCluster(t *testing.T) {
 		g.open()
 		stuck.Wait()
 	})
+	t.Run("a command is run again while its slot is moved", func(t *testing.T) {
+		s, cmd := newSink(t, rdb, streams()), commandOn(t, rdb, cluster.Nodes[0].Addr())
+		play(t, s, cmd, answer(cmd, 3))
+		from, to := connect(t, cluster.Nodes[0].URL()), connect(t, cluster.Nodes[1].URL())
+		slot := from.ClusterKeySlot(t.Context(), redissink.StreamOf(cmd.ID)).Val()
+		must(t, to.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "IMPORTING", from.ClusterMyID(t.Context()).Val()).Err())
+		must(t, from.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "MIGRATING", to.ClusterMyID(t.Context()).Val()).Err())
+		chunks := answer(cmd, 4)
+		play(t, s, cmd, chunks)
+		got, err := collect(redissink.Follow(t.Context(), rdb, cmd.ID))
+		wantEvents(t, got, err, events(cmd, chunks))
+		for _, node := range []*redis.Client{to, from} {
+			must(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "NODE", to.ClusterMyID(t.Context()).Val()).Err())
+		}
+		got, err = collect(redissink.Follow(t.Context(), rdb, cmd.ID))
+		wantEvents(t, got, err, events(cmd, chunks))
+	})
 	t.Run("a node that is down does not fail its commands", func(t *testing.T) {
 		down, up := cluster.Nodes[0], cluster.Nodes[1]
 		s := newSink(t, rdb, streams(), redissink.WithRetryFor(time.Minute))

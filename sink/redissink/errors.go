@@ -91,6 +91,10 @@ func transientReply(reply string) bool {
 	if strings.HasPrefix(reply, "ERR max number of clients") {
 		return true
 	}
+	// A script has deleted a stream whose slot is being moved: from now on the cluster sends to the other node.
+	if strings.Contains(reply, "cript attempted to access a non local key") {
+		return true
+	}
 	code, _, _ := strings.Cut(reply, " ")
 	switch code {
 	case "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY", "MOVED", "ASK":
