@@ -94,10 +94,8 @@ return tonumber(ARGV[1])
 var appendScript = newScript(lastRun + `
 local stream, channel, run, before = KEYS[1], ARGV[1], ARGV[2], ARGV[5]
 local fresh, top = {}, nil
-if before == '0' then -- a failover may have lost the beginning, and kept an earlier run
-  local last = last_run(stream)
-  if last > 0 and last < tonumber(run) then redis.call('UNLINK', stream) end
-end
+local last = last_run(stream) -- a failover may have lost what was written of this run, and kept an earlier one
+if last > 0 and last < tonumber(run) then redis.call('UNLINK', stream) end
 if ARGV[6] ~= '0' then redis.call('XDEL', stream, run .. '-' .. ARGV[6]) end
 for i = 7, #ARGV, 2 do
   local n, event, added = ARGV[i], ARGV[i + 1], nil
