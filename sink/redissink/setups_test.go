@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sovd-go/vehicle/internal/servers"
 	"github.com/sovd-go/vehicle/sink/redissink"
 )
 
@@ -135,4 +136,49 @@ func TestFollowReadsLessAtOnceWhereRedisCutsIt(t *testing.T) {
 	if err != nil || numbers(got) != wantNumbers(len(chunks)) {
 		t.Errorf("got %d events and %v, want %d and none", len(got), err, len(chunks)+1)
 	}
+}
+
+func TestFollowOnARing(t *testing.T) {
+	t.Parallel()
+	nodes, addrs := []*servers.Redis{private(t), private(t)}, map[string]string{}
+	for _, s := range nodes {
+		addrs[s.Addr()] = s.Addr()
+	}
+	connected := func() *redis.Ring {
+		ring := redis.NewRing(&redis.RingOptions{
+			Addrs: addrs, HeartbeatFrequency: 10 * time.Millisecond,
+			NewClient: func(o *redis.Options) *redis.Client {
+				for _, s := range nodes {
+					if s.Addr() == o.Addr {
+						o.Password = s.Password()
+					}
+				}
+				return redis.NewClient(o)
+			},
+		})
+		t.Cleanup(func() { _ = ring.Close() })
+		return ring
+	}
+	t.Run("whose shards are there", func(t *testing.T) {
+		ring := connected()
+		s := newSink(t, ring, streams())
+		for range 10 { // commands on either shard
+			cmd := newCommand()
+			f := follows(t, redissink.Follow(t.Context(), ring, cmd.ID))
+			play(t, s, cmd, answer(cmd, 3))
+			got, err := f.rest()
+			wantEvents(t, got, err, events(cmd, answer(cmd, 3)))
+		}
+	})
+	t.Run("whose shards are down", func(t *testing.T) {
+		ring := connected()
+		for _, s := range nodes {
+			must(t, s.Stop(t.Context()))
+		}
+		eventually(t, "the ring knows", func() bool { return ring.Len() == 0 })
+		_, err := collect(redissink.FollowEvery(t.Context(), ring, newCommand().ID, time.Second, 100*time.Millisecond))
+		if err == nil || !strings.HasSuffix(err.Error(), "all ring shards are down (retried for 100ms)") {
+			t.Errorf("got %v, want what the ring says", err)
+		}
+	})
 }

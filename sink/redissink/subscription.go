@@ -33,6 +33,13 @@ type subscription struct {
 
 // subscribe returns when the subscription holds.
 func subscribe(ctx context.Context, rdb redis.UniversalClient, beat time.Duration, channels ...string) (*subscription, error) {
+	if ring, ok := rdb.(*redis.Ring); ok { // which panics where it has no shard, and without a channel
+		shard, err := ring.GetShardClientForKey(channels[0])
+		if err != nil {
+			return nil, err
+		}
+		rdb = shard
+	}
 	s := &subscription{pubsub: rdb.Subscribe(ctx), beat: beat}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = context.AfterFunc(ctx, func() {
