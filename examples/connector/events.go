@@ -84,9 +84,15 @@ func (f *feed) live(ctx context.Context) (done bool) {
 	for {
 		select {
 		case e := <-events:
-			// Redis calls a command failed too whose events could not all be published: see announcer.
-			if e.Event == "error" && f.ended(ctx) {
-				return false
+			// What comes before e is not on Redis where the command's publisher keeps no streams. And Redis calls a command
+			// failed too whose events could not all be published: see announcer.
+			if e.Event != "response" || f.lacks(e) {
+				if done, err := f.sendStored(ctx); done {
+					return true
+				} else if f.lacks(e) {
+					f.log.Warn("following a command on Redis", "error", errors.Join(errNotStored, err))
+					return false
+				}
 			}
 			if last, err := f.send(e); last || err != nil {
 				return true
@@ -117,11 +123,16 @@ func (f *feed) live(ctx context.Context) (done bool) {
 	}
 }
 
+// lacks says whether the client has not had what comes before e.
+func (f *feed) lacks(e redissink.Event) bool { return e.Event == "response" && int64(e.Seq) > f.next }
+
 // ended says whether the command is recorded as ended.
 func (f *feed) ended(ctx context.Context) bool {
 	rec, err := f.store.command(ctx, f.id)
 	return err == nil && rec.ended()
 }
+
+var errNotStored = errors.New("events before the first one are not stored")
 
 var errNoLastEvent = errors.New("the events ended before the last")
 

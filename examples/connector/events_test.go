@@ -1,13 +1,19 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
+	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/internal/servers"
+	"github.com/sovd-go/vehicle/sink"
+	"github.com/sovd-go/vehicle/sink/pgsink"
+	"github.com/sovd-go/vehicle/sink/redissink"
 	"github.com/sovd-go/vehicle/vehicletest"
 )
 
@@ -229,5 +235,52 @@ func TestAFollowerWhoseDatabaseGoesAwayGetsTheRestLater(t *testing.T) {
 	}
 	if diff := cmp.Diff(heldEvents, append(got, f.rest()...)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Such a command is run by a service that has been there for longer, and publishes what happens and no more.
+func TestFollowersOfACommandWithoutAStreamGetWhatCameBeforeThem(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		first, before, chunks int32 // the answer's first number; chunks before the follower comes, and in all
+	}{
+		"in the middle of an answer": {0, 2, 4},
+		"one that begins with 1":     {1, 2, 4},
+		"after its last chunk":       {0, 4, 4},
+		"before it":                  {0, 0, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := start(t, nil)
+			other := sink.Chain(pgsink.New(c.db), redissink.New(c.service.rdb))
+			cmd := vehicle.Command{ID: uuid.New(), VehicleID: uuid.New(), Name: "Read"}
+			write := func(from, to int32) {
+				for i := from; i < to; i++ {
+					chunk := vehicle.Chunk{CommandID: cmd.ID, VehicleID: cmd.VehicleID, Seq: test.first + i, Final: i == test.chunks-1, Payload: []byte("7")}
+					if err := other.Write(t.Context(), []vehicle.Chunk{chunk}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := other.Begin(t.Context(), cmd); err != nil {
+				t.Fatal(err)
+			}
+			write(0, test.before)
+			f, channel := c.follow(cmd.ID), "response:"+cmd.ID.String()
+			eventually(t, "the connector has subscribed", func() bool {
+				return c.service.rdb.PubSubNumSub(t.Context(), channel).Val()[channel] == 1
+			})
+			write(test.before, test.chunks)
+			if err := other.End(t.Context(), vehicle.Result{Command: cmd, Status: vehicle.StatusCompleted, FinishedAt: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+			var want []string
+			for i := range test.chunks {
+				want = append(want, fmt.Sprintf("%d 7", test.first+i))
+			}
+			if diff := cmp.Diff(append(want, "end status completed"), f.rest()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }
