@@ -161,7 +161,7 @@ func Trailer(md metadata.MD) Step {
 // it does nothing.
 func Fail(code codes.Code, message string, details ...proto.Message) Step {
 	st := status.New(code, message)
-	if len(details) > 0 {
+	if len(details) > 0 && code != codes.OK { // which has none
 		converted := make([]protoadapt.MessageV1, len(details))
 		for i, d := range details {
 			converted[i] = protoadapt.MessageV1Of(d)

@@ -82,6 +82,10 @@ func TestStepsSendWhatTheySay(t *testing.T) {
 		},
 		"a script without steps ends with OK": {vehicletest.Script{}, nil},
 		"Fail with OK does nothing":           {vehicletest.Script{vehicletest.Fail(codes.OK, "")}, nil},
+		"Fail with OK and details does nothing either": {
+			vehicletest.Script{vehicletest.Fail(codes.OK, "", &errdetails.RetryInfo{}), vehicletest.Answer("a")},
+			[]*vehiclepb.CommandResponse{{CommandId: id, ResponsePayload: "a", IsFinal: true}},
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
