@@ -64,14 +64,18 @@ const (
 	Disconnected Ending = "disconnected"
 )
 
-// Wait waits for the call to end and says how it did. The error is ctx's.
+// Wait waits for the call to end and says how it did. The error is ctx's, and nil where the call has ended before.
 func (r *Request) Wait(ctx context.Context) (End, error) {
 	select {
 	case <-r.done:
-		return r.end, nil
 	case <-ctx.Done():
-		return End{}, ctx.Err()
+		select { // of two that are ready, the first select takes either
+		case <-r.done:
+		default:
+			return End{}, ctx.Err()
+		}
 	}
+	return r.end, nil
 }
 
 // Done is closed when the call has ended; Wait then returns at once.

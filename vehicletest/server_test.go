@@ -135,6 +135,23 @@ func TestTheServerSaysHowEachCallEnded(t *testing.T) {
 	})
 }
 
+// A test's Cleanup looks at what happened, and t.Context has ended by then.
+func TestWaitSaysHowACallEndedUnderAContextThatHasEnded(t *testing.T) {
+	t.Parallel()
+	s := vehicletest.NewServer(t)
+	mustAsk(t, stub(t, s), request("ReadDTC"))
+	r := s.Requests()[0]
+	<-r.Done()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	want := vehicletest.End{How: vehicletest.Finished, Code: codes.OK}
+	for i := range 100 { // a select that may take either takes one of them in the end
+		if got, err := r.Wait(ctx); got != want || err != nil {
+			t.Fatalf("time %d: got %v and error %v, want %v and none", i, got, err, want)
+		}
+	}
+}
+
 func TestWaitRequestsWaitsForArrivals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
