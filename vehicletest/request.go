@@ -69,13 +69,20 @@ func (r *Request) Wait(ctx context.Context) (End, error) {
 	select {
 	case <-r.done:
 	case <-ctx.Done():
-		select { // of two that are ready, the first select takes either
-		case <-r.done:
-		default:
+		if !r.ended() { // of two that are ready, select takes either
 			return End{}, ctx.Err()
 		}
 	}
 	return r.end, nil
+}
+
+func (r *Request) ended() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Done is closed when the call has ended; Wait then returns at once.
@@ -94,12 +101,13 @@ func (s *Server) WaitRequests(ctx context.Context, n int) ([]*Request, error) {
 type recorder struct {
 	limit int // zero or less: none
 
-	mu       sync.Mutex
-	requests []*Request
-	arrived  int
-	tries    map[string]int
-	kept     map[string]int // of requests, by command id
-	more     chan struct{}  // closed by the next arrival; nil: nobody waits
+	mu        sync.Mutex
+	requests  []*Request
+	forgotten []*Request // but still running, when the last was forgotten
+	arrived   int
+	tries     map[string]int
+	kept      map[string]int // of requests, by command id
+	more      chan struct{}  // closed by the next arrival; nil: nobody waits
 }
 
 func (rec *recorder) arrive(ctx context.Context, cmd *vehiclepb.CommandRequest, c *conn) *Request {
@@ -145,7 +153,9 @@ func (rec *recorder) arrive(ctx context.Context, cmd *vehiclepb.CommandRequest, 
 }
 
 func (rec *recorder) forgetOldest() {
-	id := rec.requests[0].Command.GetCommandId()
+	oldest := rec.requests[0]
+	id := oldest.Command.GetCommandId()
+	rec.forgotten = slices.DeleteFunc(append(rec.forgotten, oldest), (*Request).ended)
 	rec.requests[0] = nil // append moves the slice on in time, and frees what is before it
 	rec.requests = rec.requests[1:]
 	if rec.kept[id]--; rec.kept[id] == 0 {
@@ -184,13 +194,13 @@ func (rec *recorder) progress() (int, <-chan struct{}) {
 	return rec.arrived, rec.more
 }
 
-// running names the requests that have not ended.
+// running names the requests that have not ended, forgotten ones included.
 func (rec *recorder) running() []string {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
 	var names []string
-	for _, r := range rec.all() {
-		select {
-		case <-r.done:
-		default:
+	for _, r := range slices.Concat(rec.forgotten, rec.requests) {
+		if !r.ended() {
 			names = append(names, fmt.Sprintf("%s %s (try %d)", r.Command.GetCommandName(), r.Command.GetCommandId(), r.Try))
 		}
 	}
