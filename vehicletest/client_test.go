@@ -1,6 +1,7 @@
 package vehicletest_test
 
 import (
+	"crypto/tls"
 	"testing"
 	"time"
 
@@ -28,16 +29,33 @@ func TestTheSDKReachesTheServerWithItsOptions(t *testing.T) {
 func TestTheSDKReachesATLSServerWithItsOptions(t *testing.T) {
 	t.Parallel()
 	ca := newTestCA(t)
-	transports(t, func(t *testing.T, opts ...vehicletest.Option) {
-		server := ca.serverConfig(t, "vehicles.example")
-		s := vehicletest.NewServer(t, append(opts, vehicletest.WithTLS(server, vehicle.WithTLS(ca.clientConfig("vehicles.example"))))...)
-		if _, err := s.Client(t).Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "ClearDTC"}); err != nil {
-			t.Fatal(err)
-		}
-		if s.Requests()[0].TLS == nil {
-			t.Error("the request came without TLS")
-		}
-	})
+	config := ca.serverConfig(t, "vehicles.example")
+	for name, server := range map[string]*tls.Config{
+		"one configuration": config,
+		"one for each client": {
+			MinVersion:         tls.VersionTLS12,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return config, nil },
+		},
+		"none of its own for this client": {
+			MinVersion:         tls.VersionTLS12,
+			Certificates:       config.Certificates,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, nil },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			transports(t, func(t *testing.T, opts ...vehicletest.Option) {
+				s := vehicletest.NewServer(t, append(opts, vehicletest.WithTLS(server, vehicle.WithTLS(ca.clientConfig("vehicles.example"))))...)
+				client := s.Client(t, vehicle.WithoutRetry())
+				if _, err := client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "ClearDTC"}); err != nil {
+					t.Fatal(err)
+				}
+				if s.Requests()[0].TLS == nil {
+					t.Error("the request came without TLS")
+				}
+			})
+		})
+	}
 }
 
 // A link that breaks after each chunk costs replays and no answer, whether or not the server knows how to resume.

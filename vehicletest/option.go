@@ -58,11 +58,26 @@ func WithTCP() Option { return func(c *config) { c.tcp = true } }
 // are how a client reaches such a server: [Server.Options] has them instead of [vehicle.WithInsecure].
 func WithTLS(server *tls.Config, client ...vehicle.Option) Option {
 	return func(c *config) {
-		c.tls, c.tlsClient = server.Clone(), client
-		if !slices.Contains(c.tls.NextProtos, "h2") {
-			c.tls.NextProtos = append(slices.Clone(c.tls.NextProtos), "h2") // gRPC clients insist
+		c.tls, c.tlsClient = withHTTP2(server), client
+		if choose := c.tls.GetConfigForClient; choose != nil {
+			c.tls.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				chosen, err := choose(hello)
+				if chosen == nil || err != nil {
+					return nil, err
+				}
+				return withHTTP2(chosen), nil
+			}
 		}
 	}
+}
+
+// withHTTP2 is a copy that offers HTTP/2: gRPC clients insist.
+func withHTTP2(config *tls.Config) *tls.Config {
+	config = config.Clone()
+	if !slices.Contains(config.NextProtos, "h2") {
+		config.NextProtos = append(slices.Clone(config.NextProtos), "h2")
+	}
+	return config
 }
 
 // WithSeed chooses the built-in vehicles; the default is 0. The same seed and vehicle id give the same
