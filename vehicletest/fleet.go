@@ -16,7 +16,8 @@ const answersKept = 4096
 // Fleet is a set of vehicles, one for every vehicle id, as [NewServer] has them built in. A vehicle has
 // a VIN, a handful of ECUs and their faults, all drawn from the seed and its id: the same everywhere and
 // every time. It remembers that its faults were cleared, and gives a command id that it has
-// seen the very same answer again (the last 4096 of them), instead of running the command twice.
+// seen the very same answer again (the last 4096 of them), instead of running the command twice. A command
+// without an id is run each time.
 //
 //   - ReadDTC answers in three chunks: the faults of the powertrain's ECUs, those of chassis, body and
 //     network, and a summary. Parameters: ecuAddress ("0x10") and statusMask ("0x08"), both optional.
@@ -52,6 +53,9 @@ func (f *Fleet) Respond(r *Request) Script {
 	key := cmd.GetVehicleId() + "/" + cmd.GetCommandId()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if cmd.GetCommandId() == "" { // a bare client's: two of them are not the same command
+		return f.run(r)
+	}
 	if script, ok := f.answers[key]; ok {
 		return script
 	}

@@ -169,6 +169,22 @@ func TestClearDTCIsRememberedByItsVehicleAlone(t *testing.T) {
 	}
 }
 
+// grpcurl and the like send no id unless they are told to.
+func TestCommandsWithoutAnIDAreNotTakenForOne(t *testing.T) {
+	t.Parallel()
+	client := stub(t, vehicletest.NewServer(t))
+	for _, tt := range []struct {
+		name   string
+		chunks int
+	}{{"ReadDTC", 3}, {"ClearDTC", 1}, {"ReadDTC", 3}} {
+		req := request(tt.name)
+		req.CommandId = ""
+		if got := payloads(mustAsk(t, client, req)); len(got) != tt.chunks {
+			t.Errorf("%s: got %d chunks, %q, want %d", tt.name, len(got), got, tt.chunks)
+		}
+	}
+}
+
 func TestReadDTCFilters(t *testing.T) {
 	t.Parallel()
 	client := stub(t, vehicletest.NewServer(t))
