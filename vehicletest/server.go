@@ -84,6 +84,7 @@ func newServer(opts []Option) *Server {
 	for _, opt := range opts {
 		opt(&s.config)
 	}
+	s.config.grpcServer().Stop() // where gRPC panics over an option, it does so on the caller's goroutine
 	s.fleet = NewFleet(s.config.seed)
 	s.record.limit = s.config.history
 	return s

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
@@ -225,6 +226,23 @@ func TestCloseNamesTheScriptsThatHang(t *testing.T) {
 		}
 		close(release)
 	})
+}
+
+// A panic in a goroutine of the server's would end the process, with all of its tests.
+func TestOptionsThatGRPCRefusesPanicWhereTheServerIsMade(t *testing.T) {
+	t.Parallel()
+	pass := grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		return handle(srv, stream)
+	})
+	defer func() {
+		if v := recover(); v == nil {
+			t.Error("got no panic, want gRPC's")
+		}
+	}()
+	s, err := vehicletest.Start(vehicletest.WithServerOptions(pass, pass))
+	if err == nil {
+		_ = s.Close()
+	}
 }
 
 func TestAServerInABubbleLivesOnItsClock(t *testing.T) {
