@@ -131,15 +131,9 @@ var errNoReturn = errors.New("the call ended its goroutine")
 func (d *delivery) call(ctx context.Context, s Sink, method string, f func() error) error {
 	var err error
 	if isWrapper(s) { // it reports those of the sinks in it
-		err = within.Call(f)
+		err = sinkcall.Call(f)
 	} else {
 		err = sinkcall.Do(ctx, s, method, f)
-	}
-	if err != nil {
-		err = within.Call(func() error { // the text of a nil pointer, which is an error to Go, can be the sink's panic
-			_ = err.Error()
-			return err
-		})
 	}
 	if panicked, ok := errors.AsType[*within.PanicError](err); ok {
 		d.log.log(context.Background(), slog.LevelError, "vehicle: a sink panicked",

@@ -108,6 +108,33 @@ func TestBestEffortKeepsErrorsFromTheCommand(t *testing.T) {
 	}
 }
 
+type textless struct{ text string }
+
+func (e *textless) Error() string { return e.text }
+
+// An error that is a nil pointer, and has no text, is the sink's panic, and no panic of the callback that logs it.
+func TestBestEffortReportsAnErrorThatHasAText(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"Begin", "Write", "End"} {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			a := &spy{name: "a", fail: map[string]error{op: (*textless)(nil)}}
+			var reported []string
+			s := sink.BestEffort(a, func(_ context.Context, _ uuid.UUID, op string, err error) {
+				text, _, _ := strings.Cut(err.Error(), " at ")
+				reported = append(reported, op+": "+text)
+			})
+			client := vehicletest.NewServer(t).Client(t, vehicle.WithSink(s))
+			if _, err := client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "ClearDTC"}); err != nil {
+				t.Errorf("Execute: got error %v, want none", err)
+			}
+			if diff := cmp.Diff([]string{op + ": panic"}, reported); diff != "" {
+				t.Errorf("the errors reported (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestBestEffortFailsOneCommandAndNotAnother(t *testing.T) {
 	t.Parallel()
 	bad, good := newCommand(), newCommand()

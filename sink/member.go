@@ -11,7 +11,6 @@ import (
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/internal/sinkcall"
-	"github.com/sovd-go/vehicle/internal/within"
 )
 
 // member is one sink of several. Its calls turn panics into errors and say in each error whose it is.
@@ -73,7 +72,7 @@ func (m member) end(ctx context.Context, res vehicle.Result) error {
 // call turns a panic into an error, and lets observers see the call.
 func (m member) call(ctx context.Context, method string, f func() error) error {
 	if m.hides {
-		return within.Call(f)
+		return sinkcall.Call(f)
 	}
 	return sinkcall.Do(ctx, m.sink, method, f)
 }

@@ -27,14 +27,27 @@ func Unreported(ctx context.Context) context.Context {
 	return With(ctx, nil)
 }
 
-// Do calls f, which is a call of sink's method, by [within.Call], and reports it where somebody has asked.
+// Do calls f, which is a call of sink's method, by [Call], and reports it where somebody has asked.
 func Do(ctx context.Context, sink any, method string, f func() error) error {
 	report, _ := ctx.Value(key{}).(Report)
 	if report == nil {
-		return within.Call(f)
+		return Call(f)
 	}
 	start := time.Now()
-	err := within.Call(f)
+	err := Call(f)
 	report(sink, method, time.Since(start), err)
 	return err
+}
+
+// Call calls f, which is a call of a sink's, by [within.Call]. Its error has a text: that of a nil pointer, which is an error
+// to Go, can be the sink's panic.
+func Call(f func() error) error {
+	err := within.Call(f)
+	if err == nil {
+		return nil
+	}
+	return within.Call(func() error {
+		_ = err.Error()
+		return err
+	})
 }
