@@ -286,6 +286,26 @@ func sinksThatMixCommands() []brokenSink {
 			},
 		},
 		{
+			name: "has commands wait for one another", caughtBy: "concurrent commands are not mixed",
+			saying: "Begin misbehaved: it has not returned within 30s",
+			harness: func(m *sink.Memory, release <-chan struct{}) Harness {
+				turn := make(chan struct{}, 1) // a mutex that the bubble sees through
+				return replacing(m, sink.Func{
+					OnBegin: func(ctx context.Context, cmd vehicle.Command) error {
+						select {
+						case turn <- struct{}{}:
+						case <-release:
+						}
+						return m.Begin(ctx, cmd)
+					},
+					OnEnd: func(ctx context.Context, res vehicle.Result) error {
+						<-turn
+						return m.End(ctx, res)
+					},
+				})
+			},
+		},
+		{
 			name: "fails all for one", caughtBy: "a canceled command leaves its neighbours alone",
 			saying: "Write failed: current transaction is aborted",
 			harness: func(m *sink.Memory, _ <-chan struct{}) Harness {

@@ -296,6 +296,7 @@ func (p *sinkProbe) cutShort(ending context.Context, r sinkRun, first int) {
 }
 
 func (p *sinkProbe) checkConcurrent() {
+	p.inTurns(newRun(15), newRun(15))
 	runs := make([]sinkRun, 32)
 	vehicleID := uuid.New()
 	for i := range runs {
@@ -310,6 +311,26 @@ func (p *sinkProbe) checkConcurrent() {
 		}
 	}
 	p.runAll(runs, nil)
+}
+
+// inTurns runs two commands a call of each at a time: a sink that has one wait for the other's End waits for ever.
+func (p *sinkProbe) inTurns(a, b sinkRun) {
+	p.t.Helper()
+	runs := []sinkRun{a, b}
+	for _, r := range runs {
+		p.must(p.begin(r.cmd))
+	}
+	for i := range a.batches {
+		for _, r := range runs {
+			p.must(p.write(r.batches[i]))
+		}
+	}
+	for _, r := range runs {
+		p.must(p.end(r))
+	}
+	for i, r := range runs {
+		p.want(fmt.Sprintf("command %d of 2 that took turns", i+1), r.cmd.ID, r.chunks(), r.status())
+	}
 }
 
 func (p *sinkProbe) checkNeighbours() {
