@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/sinkcall"
 )
 
 // Tee serves all sinks at once and waits for all of them: a call takes as long as the slowest.
@@ -31,7 +32,7 @@ type tee []member
 
 func (t tee) Begin(ctx context.Context, cmd vehicle.Command) error {
 	startedAt := time.Now()
-	errs := t.each(func(m member) error { return m.begin(ctx, cmd) })
+	errs := t.each(ctx, func(ctx context.Context, m member) error { return m.begin(ctx, cmd) })
 	err := join(errs...)
 	if err == nil {
 		return nil
@@ -46,22 +47,25 @@ func (t tee) Begin(ctx context.Context, cmd vehicle.Command) error {
 }
 
 func (t tee) Write(ctx context.Context, chunks []vehicle.Chunk) error {
-	return join(t.each(func(m member) error { return m.write(ctx, chunks) })...)
+	return join(t.each(ctx, func(ctx context.Context, m member) error { return m.write(ctx, chunks) })...)
 }
 
 func (t tee) End(ctx context.Context, res vehicle.Result) error {
-	return join(t.each(func(m member) error { return m.end(ctx, res) })...)
+	return join(t.each(ctx, func(ctx context.Context, m member) error { return m.end(ctx, res) })...)
 }
 
 var errNoReturn = errors.New("the call ended its goroutine")
 
-// each calls all at once and returns their errors in the order of the sinks.
-func (t tee) each(call func(member) error) []error {
+// each calls all at once and returns their errors in the order of the sinks. What observers are told of the calls they are told
+// on the command's goroutine, as of all else.
+func (t tee) each(ctx context.Context, call func(context.Context, member) error) []error {
+	ctx, release := sinkcall.Hold(ctx)
+	defer release()
 	errs := make([]error, len(t))
 	var wg sync.WaitGroup
 	for i, m := range t {
 		errs[i] = m.wrap(errNoReturn) // what stays after runtime.Goexit
-		wg.Go(func() { errs[i] = call(m) })
+		wg.Go(func() { errs[i] = call(ctx, m) })
 	}
 	wg.Wait()
 	return errs

@@ -9,10 +9,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/internal/within"
 	"github.com/sovd-go/vehicle/sink"
+	"github.com/sovd-go/vehicle/vehicletest"
 )
 
 func TestTeeServesAllAtOnceAndWaitsForAll(t *testing.T) {
@@ -116,6 +118,56 @@ func TestTeeNoticesASinkThatEndsItsGoroutine(t *testing.T) {
 	want := "sink 2 of 2 (*sink_test.spy): the call ended its goroutine"
 	if err := sink.Tee(a, b).Write(t.Context(), nil); err == nil || err.Error() != want {
 		t.Errorf("got error %v, want %q", err, want)
+	}
+}
+
+// tallying is an observer that keeps, without a lock, what belongs to one command.
+type tallying struct {
+	sink.Func
+
+	last map[string]int // that of the last command
+}
+
+type tallyKey struct{}
+
+func (*tallying) TagCommand(ctx context.Context, _ vehicle.Command) context.Context {
+	return context.WithValue(ctx, tallyKey{}, make(map[string]int))
+}
+
+func (*tallying) TagAttempt(ctx context.Context, _ vehicle.Attempt) context.Context { return ctx }
+
+func (o *tallying) Observe(ctx context.Context, event vehicle.Event) {
+	tally, ok := ctx.Value(tallyKey{}).(map[string]int)
+	if !ok {
+		return // the client's
+	}
+	switch e := event.(type) {
+	case vehicle.SinkCalled:
+		tally[e.Sink+"."+e.Method]++ // the race detector looks on
+	case vehicle.CommandEnded:
+		o.last = tally
+	}
+}
+
+// What an observer keeps with a command is one goroutine's, as vehicle.Observer says, also where several sinks are called at once.
+func TestObserversAreToldOfATeesCallsOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	observer := new(tallying)
+	client := vehicletest.NewServer(t).Client(t)
+	a, b, c := new(sink.Memory), new(sink.Memory), new(sink.Memory)
+	for range 20 {
+		_, err := client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "ClearDTC"},
+			vehicle.WithSink(observer, sink.Tee(a, sink.Chain(b, sink.Tee(c)))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]int{
+			"*sink.Memory.Begin": 3, "*sink.Memory.Write": 3, "*sink.Memory.End": 3,
+			"*sink_test.tallying.Begin": 1, "*sink_test.tallying.Write": 1, "*sink_test.tallying.End": 1,
+		}
+		if diff := cmp.Diff(want, observer.last); diff != "" {
+			t.Fatalf("the calls that the observer saw (-want +got):\n%s", diff)
+		}
 	}
 }
 

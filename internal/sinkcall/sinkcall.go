@@ -4,6 +4,7 @@ package sinkcall
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/sovd-go/vehicle/internal/within"
@@ -25,6 +26,39 @@ func Unreported(ctx context.Context) context.Context {
 		return ctx
 	}
 	return With(ctx, nil)
+}
+
+// Hold returns a context whose reports wait for release, which makes them: those of sinks that are called in goroutines of their
+// own come from the caller's, one after the other.
+func Hold(ctx context.Context) (held context.Context, release func()) {
+	report, _ := ctx.Value(key{}).(Report)
+	if report == nil {
+		return ctx, func() {}
+	}
+	var (
+		mu       sync.Mutex
+		waiting  []func()
+		released bool
+	)
+	held = With(ctx, func(sink any, method string, took time.Duration, err error) {
+		mu.Lock()
+		late := released // a sink has left a goroutine behind
+		if !late {
+			waiting = append(waiting, func() { report(sink, method, took, err) })
+		}
+		mu.Unlock()
+		if late {
+			report(sink, method, took, err)
+		}
+	})
+	return held, func() {
+		mu.Lock()
+		released = true
+		mu.Unlock()
+		for _, report := range waiting {
+			report()
+		}
+	}
 }
 
 // Do calls f, which is a call of sink's method, by [Call], and reports it where somebody has asked.
