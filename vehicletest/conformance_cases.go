@@ -106,7 +106,7 @@ func (p *sinkProbe) checkPayloads() {
 		r := newRun(0)
 		r.batches = inBatches(newChunks(r.cmd, 0, payload.text), 1)
 		if err := p.run(r); err != nil {
-			p.errorf("%s: %v", payload.name, err)
+			p.goOn(fmt.Errorf("%s: %w", payload.name, err))
 			continue
 		}
 		p.want(payload.name, r.cmd.ID, r.chunks(), r.status())
@@ -187,7 +187,7 @@ func (p *sinkProbe) checkFailures() {
 		r := newRun(c.chunks)
 		r.failure = c.failure(r.cmd)
 		if err := p.run(r); err != nil {
-			p.errorf("a command that %s: %v", c.name, err)
+			p.goOn(fmt.Errorf("a command that %s: %w", c.name, err))
 			continue
 		}
 		p.want("a command that "+c.name, r.cmd.ID, r.chunks(), vehicle.StatusFailed)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,6 +29,7 @@ type sinkProbe struct {
 	Harness
 	t    sinkT
 	rule string
+	hung *atomic.Bool // a call did
 }
 
 // sinkRun is a command from Begin to End.
@@ -99,6 +101,8 @@ const sinkPatience = 30 * time.Second
 // errMisbehaved is a call that did not return as a call should, even one that may fail.
 var errMisbehaved = errors.New("misbehaved")
 
+var errHung = fmt.Errorf("%w: it has not returned within %v", errMisbehaved, sinkPatience)
+
 // watch makes one call. Its context ends with the call, so that a sink that works on behind the
 // caller's back is found. A call that hangs cannot be ended and is left behind.
 func watch(ctx context.Context, name string, call func(context.Context) error) error {
@@ -123,7 +127,7 @@ func watch(ctx context.Context, name string, call func(context.Context) error) e
 	case err := <-done:
 		return err
 	case <-patience.C:
-		return fmt.Errorf("%s %w: it has not returned within %v", name, errMisbehaved, sinkPatience)
+		return fmt.Errorf("%s %w", name, errHung)
 	}
 }
 
@@ -135,7 +139,17 @@ func (p *sinkProbe) errorf(format string, args ...any) {
 func (p *sinkProbe) must(err error) {
 	p.t.Helper()
 	if err != nil {
-		p.errorf("%v", err)
+		p.goOn(err)
+		p.t.FailNow()
+	}
+}
+
+// goOn reports an error and lets the test go on, unless a call hung: the next one would, too.
+func (p *sinkProbe) goOn(err error) {
+	p.t.Helper()
+	p.errorf("%v", err)
+	if errors.Is(err, errHung) {
+		p.hung.Store(true)
 		p.t.FailNow()
 	}
 }

@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -87,10 +89,10 @@ func (r *recordingT) Errorf(format string, args ...any) {
 }
 
 // failuresOf runs a case against a harness as t.Run would, and returns what it reported.
-func failuresOf(ctx context.Context, c sinkCase, h Harness) []string {
+func failuresOf(ctx context.Context, c sinkCase, h Harness, hung *atomic.Bool) []string {
 	rec := &recordingT{ctx: ctx}
 	var wg sync.WaitGroup
-	wg.Go(func() { c.run(rec, h) })
+	wg.Go(func() { c.run(rec, h, hung) })
 	wg.Wait()
 	return rec.errors
 }
@@ -121,7 +123,7 @@ func TestSinkCatches(t *testing.T) {
 					h.Read = readMemory(m)
 				}
 				c := caseNamed(t, b.caughtBy)
-				got := failuresOf(t.Context(), c, h)
+				got := failuresOf(t.Context(), c, h, new(atomic.Bool))
 				if len(got) == 0 {
 					t.Fatalf("%q: got no failure, want one that says %q", b.caughtBy, b.saying)
 				}
@@ -132,6 +134,37 @@ func TestSinkCatches(t *testing.T) {
 				}
 				if all := strings.Join(got, "\n"); !strings.Contains(all, b.saying) {
 					t.Errorf("got the failures\n%s\nwant one that says %q", all, b.saying)
+				}
+			})
+		})
+	}
+}
+
+// go test ends a binary after ten minutes, and then says nothing of the failures so far.
+func TestSinkEndsWithTheFirstCallThatHangs(t *testing.T) {
+	t.Parallel()
+	for name, hangs := range map[string]func(payload string) bool{
+		"always":           func(string) bool { return true },
+		"over one payload": func(payload string) bool { return payload == `{}` },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				release := make(chan struct{})
+				defer close(release)
+				start, failures := time.Now(), 0
+				untilOneHangs(func(c sinkCase, hung *atomic.Bool) {
+					m := &sink.Memory{}
+					h := replacing(m, sink.Func{OnWrite: func(ctx context.Context, chunks []vehicle.Chunk) error {
+						if hangs(string(chunks[0].Payload)) {
+							<-release
+						}
+						return m.Write(ctx, chunks)
+					}})
+					failures += len(failuresOf(t.Context(), c, h, hung))
+				})
+				if took := time.Since(start); failures != 1 || took > 2*sinkPatience {
+					t.Errorf("got %d failures in %v, want the first one, after %v", failures, took, sinkPatience)
 				}
 			})
 		})
