@@ -11,22 +11,42 @@ import (
 	"github.com/sovd-go/vehicle"
 )
 
-// clients collects what the clients that are open say of their connections, when somebody asks.
+// clients collects one of the things that the clients that are open say of their connections, when somebody asks. Each is a collector
+// of its own, so that a name that is taken leaves the others.
 type clients struct {
-	connections, streams, waiting, expiry *prometheus.Desc
+	desc   *prometheus.Desc
+	values func(sum vehicle.Stats, gauge func(value float64, labels ...string))
 
 	mu   sync.Mutex
 	open map[*vehicle.Client]int // how many Sinks on this registry each has
 }
 
-func newClients() *clients {
-	return &clients{
-		connections: prometheus.NewDesc("sovd_pool_connections", "Connections to the vehicle service, by state.", []string{"state"}, nil),
-		streams:     prometheus.NewDesc("sovd_streams_in_flight", "Streams on which an answer may still come.", nil, nil),
-		waiting:     prometheus.NewDesc("sovd_streams_waiting", "Streams in flight that wait for a connection, or for a place on one.", nil, nil),
-		expiry: prometheus.NewDesc("sovd_certificate_expiry_seconds",
-			"Seconds until the first client certificate, or the last authority of a client, expires; negative when it has.", []string{"certificate"}, nil),
-		open: make(map[*vehicle.Client]int),
+func newClients() []*clients {
+	of := func(values func(vehicle.Stats, func(float64, ...string)), name, help string, labels ...string) *clients {
+		return &clients{desc: prometheus.NewDesc(name, help, labels, nil), values: values, open: make(map[*vehicle.Client]int)}
+	}
+	return []*clients{
+		of(func(sum vehicle.Stats, gauge func(float64, ...string)) {
+			gauge(float64(sum.Idle), "idle")
+			gauge(float64(sum.Connecting), "connecting")
+			gauge(float64(sum.Ready), "ready")
+			gauge(float64(sum.Failing), "transient_failure")
+		}, "sovd_pool_connections", "Connections to the vehicle service, by state.", "state"),
+		of(func(sum vehicle.Stats, gauge func(float64, ...string)) {
+			gauge(float64(sum.Streams))
+		}, "sovd_streams_in_flight", "Streams on which an answer may still come."),
+		of(func(sum vehicle.Stats, gauge func(float64, ...string)) {
+			gauge(float64(sum.Waiting))
+		}, "sovd_streams_waiting", "Streams in flight that wait for a connection, or for a place on one."),
+		of(func(sum vehicle.Stats, gauge func(float64, ...string)) {
+			if end := sum.ClientCertificateEnds; !end.IsZero() {
+				gauge(time.Until(end).Seconds(), "client")
+			}
+			if end := sum.CACertificatesEnd; !end.IsZero() {
+				gauge(time.Until(end).Seconds(), "ca")
+			}
+		}, "sovd_certificate_expiry_seconds",
+			"Seconds until the first client certificate, or the last authority of a client, expires; negative when it has.", "certificate"),
 	}
 }
 
@@ -45,12 +65,7 @@ func (c *clients) remove(client *vehicle.Client) {
 }
 
 // Describe implements prometheus.Collector.
-func (c *clients) Describe(ch chan<- *prometheus.Desc) {
-	ch <- c.connections
-	ch <- c.streams
-	ch <- c.waiting
-	ch <- c.expiry
-}
+func (c *clients) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 
 // Collect implements prometheus.Collector.
 func (c *clients) Collect(ch chan<- prometheus.Metric) {
@@ -69,21 +84,9 @@ func (c *clients) Collect(ch chan<- prometheus.Metric) {
 		sum.ClientCertificateEnds = earlier(sum.ClientCertificateEnds, s.ClientCertificateEnds)
 		sum.CACertificatesEnd = earlier(sum.CACertificatesEnd, s.CACertificatesEnd)
 	}
-	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
-	}
-	gauge(c.connections, float64(sum.Idle), "idle")
-	gauge(c.connections, float64(sum.Connecting), "connecting")
-	gauge(c.connections, float64(sum.Ready), "ready")
-	gauge(c.connections, float64(sum.Failing), "transient_failure")
-	gauge(c.streams, float64(sum.Streams))
-	gauge(c.waiting, float64(sum.Waiting))
-	if end := sum.ClientCertificateEnds; !end.IsZero() {
-		gauge(c.expiry, time.Until(end).Seconds(), "client")
-	}
-	if end := sum.CACertificatesEnd; !end.IsZero() {
-		gauge(c.expiry, time.Until(end).Seconds(), "ca")
-	}
+	c.values(sum, func(value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, value, labels...)
+	})
 }
 
 // earlier is the earlier of two times, of which the zero one is none.

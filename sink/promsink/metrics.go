@@ -31,7 +31,7 @@ type metrics struct {
 	sinkTime   *prometheus.HistogramVec
 	sinkErrors *prometheus.CounterVec
 
-	clients *clients
+	clients []*clients
 }
 
 // Buckets, in seconds but for the last.
@@ -86,7 +86,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	register(reg, &m.wait)
 	register(reg, &m.sinkTime)
 	register(reg, &m.sinkErrors)
-	register(reg, &m.clients)
+	for i := range m.clients {
+		register(reg, &m.clients[i])
+	}
 	return m
 }
 

@@ -146,8 +146,12 @@ func (s *Sink) Observe(_ context.Context, event vehicle.Event) {
 			s.sinkErrors.WithLabelValues(e.Sink, e.Method).Inc()
 		}
 	case vehicle.ClientOpened:
-		s.clients.add(e.Client)
+		for _, c := range s.clients {
+			c.add(e.Client)
+		}
 	case vehicle.ClientClosed:
-		s.clients.remove(e.Client)
+		for _, c := range s.clients {
+			c.remove(e.Client)
+		}
 	}
 }

@@ -262,8 +262,9 @@ func TestGaugesFollow(t *testing.T) {
 func TestRegisteringTwice(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewPedanticRegistry()
-	taken := prometheus.NewGauge(prometheus.GaugeOpts{Name: "sovd_chunks_total", Help: "Somebody else's."})
-	reg.MustRegister(taken)
+	for _, taken := range []string{"sovd_chunks_total", "sovd_streams_waiting"} {
+		reg.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: taken, Help: "Somebody else's."}))
+	}
 	server := vt.NewServer(t)
 	for _, s := range []*promsink.Sink{promsink.New(reg), promsink.NewNamed(reg, "ReadDTC"), promsink.NewNamed(reg, "ClearDTC"), promsink.New(nil)} {
 		client := server.Client(t, vehicle.WithSink(s))
@@ -279,7 +280,9 @@ func TestRegisteringTwice(t *testing.T) {
 		"sovd_commands_total command=ReadDTC status=completed":  1,
 		"sovd_commands_total command=ClearDTC status=completed": 1,
 		"sovd_commands_total command=other status=completed":    2,
-		"sovd_chunks_total": 0,
+		"sovd_chunks_total":                 0,
+		"sovd_streams_waiting":              0,
+		"sovd_pool_connections state=ready": 3, // the fourth client has no registry
 	} {
 		if got[name] != want {
 			t.Errorf("got %s %v, want %v", name, got[name], want)
