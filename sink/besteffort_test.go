@@ -76,9 +76,14 @@ func TestBestEffortKeepsErrorsFromTheCommand(t *testing.T) {
 			a.fail, a.panics = test.fail, test.panics
 			cmd := newCommand()
 			var reported []string
-			s := sink.BestEffort(a, func(_ context.Context, id uuid.UUID, op string, err error) {
+			type key struct{}
+			during := func(op string) context.Context { return context.WithValue(t.Context(), key{}, op) }
+			s := sink.BestEffort(a, func(ctx context.Context, id uuid.UUID, op string, err error) {
 				if id != cmd.ID {
 					t.Errorf("got command %s, want %s", id, cmd.ID)
+				}
+				if got := ctx.Value(key{}); got != op {
+					t.Errorf("got the ctx of %v with an error of %s, want that of the call that failed", got, op)
 				}
 				text, _, _ := strings.Cut(err.Error(), " at ")
 				reported = append(reported, op+": "+text)
@@ -87,11 +92,11 @@ func TestBestEffortKeepsErrorsFromTheCommand(t *testing.T) {
 				j.lines, reported = nil, nil
 				chunks := chunksOf(cmd, "1", "2", "3", "4", "5", "6")
 				for i, err := range []error{
-					s.Begin(t.Context(), cmd),
-					s.Write(t.Context(), chunks[:1]),
-					s.Write(t.Context(), chunks[1:3]),
-					s.Write(t.Context(), chunks[3:]),
-					s.End(t.Context(), completed(cmd)),
+					s.Begin(during("Begin"), cmd),
+					s.Write(during("Write"), chunks[:1]),
+					s.Write(during("Write"), chunks[1:3]),
+					s.Write(during("Write"), chunks[3:]),
+					s.End(during("End"), completed(cmd)),
 				} {
 					if err != nil {
 						t.Errorf("call %d: got error %v, want none", i+1, err)

@@ -90,25 +90,34 @@ func wantError(t *testing.T, err error, text string) {
 	}
 }
 
-func TestChainTellsWhyACommandThatDidNotBeginFailed(t *testing.T) {
+func TestSinksAreToldWhyACommandThatDidNotBeginFailed(t *testing.T) {
 	t.Parallel()
-	_, a, b, _ := spies()
-	b.fail = map[string]error{"Begin": errDisk}
-	cmd := newCommand()
-	before := time.Now()
-	if err := sink.Chain(a, b).Begin(t.Context(), cmd); !errors.Is(err, errDisk) {
-		t.Errorf("got error %v, want errDisk", err)
-	}
-	got := a.result(t)
-	if !errors.Is(got.Err, vehicle.ErrSink) || !errors.Is(got.Err, errDisk) {
-		t.Errorf("got Err %v, want ErrSink and errDisk", got.Err)
-	}
-	if got.StartedAt.Before(before) || got.FinishedAt.Before(got.StartedAt) || got.FinishedAt.After(time.Now()) {
-		t.Errorf("got %v to %v, want times of the call", got.StartedAt, got.FinishedAt)
-	}
-	want := vehicle.Result{Command: cmd, Status: vehicle.StatusFailed, Err: got.Err, StartedAt: got.StartedAt, FinishedAt: got.FinishedAt}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b error) bool { return a.Error() == b.Error() })); diff != "" {
-		t.Errorf("the Result (-want +got):\n%s", diff)
+	for name, of := range map[string]func(...vehicle.Sink) vehicle.Sink{"Chain": sink.Chain, "Tee": sink.Tee} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, a, b, _ := spies()
+			errQuota := errors.New("over quota")
+			a.fail = map[string]error{"End": errQuota}
+			b.fail = map[string]error{"Begin": errDisk}
+			cmd := newCommand()
+			before := time.Now()
+			err := of(a, b).Begin(t.Context(), cmd)
+			wantError(t, err, "sink 2 of 2 (*sink_test.spy): disk full; sink 1 of 2 (*sink_test.spy): over quota")
+			if !errors.Is(err, errQuota) {
+				t.Errorf("got error %v, want errQuota in it too", err)
+			}
+			got := a.result(t)
+			if !errors.Is(got.Err, vehicle.ErrSink) || !errors.Is(got.Err, errDisk) {
+				t.Errorf("got Err %v, want ErrSink and errDisk", got.Err)
+			}
+			if got.StartedAt.Before(before) || got.FinishedAt.Before(got.StartedAt) || got.FinishedAt.After(time.Now()) {
+				t.Errorf("got %v to %v, want times of the call", got.StartedAt, got.FinishedAt)
+			}
+			want := vehicle.Result{Command: cmd, Status: vehicle.StatusFailed, Err: got.Err, StartedAt: got.StartedAt, FinishedAt: got.FinishedAt}
+			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b error) bool { return a.Error() == b.Error() })); diff != "" {
+				t.Errorf("the Result (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -71,6 +71,24 @@ func TestEverySinkKeepsTheRules(t *testing.T) {
 	}
 }
 
+// The SDK writes no empty batch, but a sink that filters may.
+func TestAnEmptyBatchIsNothing(t *testing.T) {
+	t.Parallel()
+	var file lockedBuffer
+	for name, s := range map[string]vehicle.Sink{
+		"Memory":     new(sink.Memory),
+		"BestEffort": sink.BestEffort(new(sink.Memory), nil),
+		"JSONLines":  sink.JSONLines(writerFunc(func([]byte) (int, error) { return file.Write([]byte("a call of Write")) })),
+	} {
+		if err := s.Write(t.Context(), nil); err != nil {
+			t.Errorf("%s: got error %v, want none", name, err)
+		}
+	}
+	if got := file.Bytes(); len(got) > 0 {
+		t.Errorf("JSONLines: got %s, want none", got)
+	}
+}
+
 func harness(m *sink.Memory, of func(*sink.Memory) vehicle.Sink) vehicletest.Harness {
 	return vehicletest.Harness{
 		Sink: of(m),

@@ -15,7 +15,10 @@ import (
 	"github.com/sovd-go/vehicle"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	time.Local = time.FixedZone("", 2*60*60) // or UTC would look right by chance
+	goleak.VerifyTestMain(m)
+}
 
 var errDisk = errors.New("disk full")
 

@@ -113,35 +113,41 @@ func TestJSONLinesWritesEachBatchAtOnce(t *testing.T) {
 
 func TestJSONLinesLosesNoOtherLineToAWriteThatFailed(t *testing.T) {
 	t.Parallel()
+	type answers = []func(p []byte) (int, error)
 	for _, test := range []struct {
-		name   string
-		answer func(p []byte) (int, error)
-		err    error
-		torn   bool
+		name    string
+		answers answers
+		err     error // of each
+		torn    bool
 	}{
-		{"nothing was written", func([]byte) (int, error) { return 0, errDisk }, errDisk, false},
-		{"half a line was written", func([]byte) (int, error) { return 20, errDisk }, errDisk, true},
-		{"half a line was written without an error", func([]byte) (int, error) { return 20, nil }, io.ErrShortWrite, true},
-		{"one line of two was written", func(p []byte) (int, error) { return bytes.IndexByte(p, '\n') + 1, errDisk }, errDisk, false},
-		{"all was written, with an error", func(p []byte) (int, error) { return len(p), errDisk }, errDisk, false},
-		{"a negative number was written", func([]byte) (int, error) { return -1, errDisk }, errDisk, false},
+		{"nothing was written", answers{func([]byte) (int, error) { return 0, errDisk }}, errDisk, false},
+		{"half a line was written", answers{func([]byte) (int, error) { return 20, errDisk }}, errDisk, true},
+		{"half a line was written without an error", answers{func([]byte) (int, error) { return 20, nil }}, io.ErrShortWrite, true},
+		{"half a line was written, and then nothing", answers{func([]byte) (int, error) { return 20, errDisk }, func([]byte) (int, error) { return 0, errDisk }}, errDisk, true},
+		{"one line of two was written", answers{func(p []byte) (int, error) { return bytes.IndexByte(p, '\n') + 1, errDisk }}, errDisk, false},
+		{"all was written, with an error", answers{func(p []byte) (int, error) { return len(p), errDisk }}, errDisk, false},
+		{"more than all was written, it says", answers{func(p []byte) (int, error) { return len(p) + 1, errDisk }}, errDisk, false},
+		{"a negative number was written", answers{func([]byte) (int, error) { return -1, errDisk }}, errDisk, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			w := &scriptedWriter{answers: []func(p []byte) (int, error){test.answer}}
+			w := &scriptedWriter{answers: test.answers}
 			s := sink.JSONLines(w)
 			cmd := newCommand()
-			if err := s.Write(t.Context(), chunksOf(cmd, `{"code":"secret"}`, "2")); !errors.Is(err, test.err) {
-				t.Errorf("got error %v, want %v", err, test.err)
-			} else if strings.Contains(err.Error(), "secret") {
-				t.Errorf("got error %q, want no payload in it", err)
+			for range test.answers {
+				if err := s.Write(t.Context(), chunksOf(cmd, `{"code":"secret"}`, "2")); !errors.Is(err, test.err) {
+					t.Errorf("got error %v, want %v", err, test.err)
+				} else if strings.Contains(err.Error(), "secret") {
+					t.Errorf("got error %q, want no payload in it", err)
+				}
 			}
 			mustDo(t, s.End(t.Context(), completed(cmd)), s.End(t.Context(), completed(cmd)))
-			if got := strings.HasPrefix(w.writes[1], "\n"); got != test.torn {
-				t.Errorf("the next write begins %q: got a newline %t, want %t", w.writes[1][:10], got, test.torn)
+			next := w.writes[len(test.answers):]
+			if got := strings.HasPrefix(next[0], "\n"); got != test.torn {
+				t.Errorf("the next write begins %q: got a newline %t, want %t", next[0][:10], got, test.torn)
 			}
-			if strings.HasPrefix(w.writes[2], "\n") {
-				t.Errorf("the write after that begins %q, want no newline", w.writes[2][:10])
+			if strings.HasPrefix(next[1], "\n") {
+				t.Errorf("the write after that begins %q, want no newline", next[1][:10])
 			}
 		})
 	}
@@ -190,6 +196,21 @@ func TestJSONLinesRefuses(t *testing.T) {
 				return sink.JSONLines(io.Discard).Write(t.Context(), chunksOf(cmd, `"fine"`, `{"secret`))
 			},
 			"sink: JSONLines: chunk 1 of command " + cmd.ID.String() + " cannot be encoded",
+		},
+		{
+			"what comes when its ctx has ended, each time",
+			func() error {
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				s := sink.JSONLines(io.Discard)
+				for range 20 { // a select may choose either way
+					if err := s.Begin(ctx, cmd); err == nil {
+						return nil
+					}
+				}
+				return s.Begin(ctx, cmd)
+			},
+			"sink: JSONLines: context canceled",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -25,6 +25,8 @@ func TestMemoryGivesBackEverythingInCopies(t *testing.T) {
 	}
 	res := completed(cmd)
 	mustDo(t, m.End(t.Context(), res))
+	res.Command.Params = map[string]any{"ecu": "0x7E0"}
+	cmd.Params["ecu"] = "0x7E8" // the map that End was given
 
 	want := chunksLike(chunks)
 	for range 2 { // the second time after the first copies were spoiled

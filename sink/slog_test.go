@@ -2,6 +2,7 @@ package sink_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -43,6 +44,28 @@ func TestSlogLogsALifeInTwoLines(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, strings.Split(log.String(), "\n")); diff != "" {
 		t.Errorf("the log (-want +got):\n%s", diff)
+	}
+}
+
+// withWho adds what the context says to each record, as the handlers do that know of traces.
+type withWho struct{ slog.Handler }
+
+type whoKey struct{}
+
+func (h withWho) Handle(ctx context.Context, r slog.Record) error {
+	r.AddAttrs(slog.Any("who", ctx.Value(whoKey{})))
+	return h.Handler.Handle(ctx, r)
+}
+
+func TestSlogHandsOnTheContext(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	s := sink.Slog(slog.New(withWho{slog.NewTextHandler(&log, nil)}))
+	if err := live(context.WithValue(t.Context(), whoKey{}, "garage"), s); err != nil {
+		t.Errorf("got error %v, want none", err)
+	}
+	if got := strings.Count(log.String(), " who=garage\n"); got != 2 {
+		t.Errorf("got %q, want what the call's ctx has in both lines", log.String())
 	}
 }
 
