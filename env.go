@@ -48,7 +48,7 @@ func NewFromEnv(opts ...Option) (*Client, error) {
 		}
 	}
 	c, err := newClient(target, config)
-	if bad, ok := errors.AsType[*targetError](err); ok && os.Getenv(endpoint) != "" {
+	if bad, ok := errors.AsType[*targetError](err); ok { // the default is never bad
 		err = fmt.Errorf("vehicle: %s=%q: %s", endpoint, bad.target, bad.reason)
 	}
 	if bad, ok := errors.AsType[*filesError](err); ok {

@@ -284,7 +284,7 @@ func WithLogger(logger *slog.Logger) Option {
 // chunks takes up to a quarter more of the client's CPU.
 func WithDialOptions(opts ...grpc.DialOption) Option {
 	opts = slices.DeleteFunc(slices.Clone(opts), func(o grpc.DialOption) bool { return o == nil }) // as a condition leaves behind
-	return clientOption(func(c *config) { c.dialOptions = append(slices.Clip(c.dialOptions), opts...) })
+	return clientOption(func(c *config) { c.dialOptions = append(c.dialOptions, opts...) })
 }
 
 // WithAttemptTimeout bounds each attempt at a command, the sinks' writing included; the default is

@@ -243,11 +243,24 @@ func (n named) Begin(context.Context, vehicle.Command) error {
 func (named) Write(context.Context, []vehicle.Chunk) error { return nil }
 func (named) End(context.Context, vehicle.Result) error    { return nil }
 
+// tagging is an observer too.
+type tagging struct {
+	named
+	tags *strings.Builder
+}
+
+func (s tagging) TagCommand(ctx context.Context, _ vehicle.Command) context.Context {
+	s.tags.WriteString(s.name + " ")
+	return ctx
+}
+func (s tagging) TagAttempt(ctx context.Context, _ vehicle.Attempt) context.Context { return ctx }
+func (s tagging) Observe(context.Context, vehicle.Event)                            {}
+
 func TestWithSink(t *testing.T) {
 	t.Parallel()
 	server := vt.NewServer(t)
-	var log strings.Builder
-	sink := func(name string) vehicle.Sink { return named{name, &log} }
+	var log, tags strings.Builder
+	sink := func(name string) vehicle.Sink { return tagging{named{name, &log}, &tags} }
 	handed := []vehicle.Sink{sink("c3"), sink("c4"), sink("spare")}[:2]
 	second := vehicle.WithSink(handed...)
 	handed[1] = sink("changed by the caller")
@@ -260,14 +273,18 @@ func TestWithSink(t *testing.T) {
 	}
 	for want, stream := range streams {
 		log.Reset()
+		tags.Reset()
 		if err := lastError(stream.Chunks()); err != nil {
 			t.Fatal(err)
 		}
 		if got := log.String(); got != want {
 			t.Errorf("sinks begun: got %s, want %s", got, want)
 		}
+		if got := tags.String(); got != want {
+			t.Errorf("observers told: got %s, want %s", got, want)
+		}
 	}
-	if got, ok := handed[:3][2].(named); !ok || got.name != "spare" {
+	if got, ok := handed[:3][2].(tagging); !ok || got.name != "spare" {
 		t.Errorf("the caller's slice: got %v behind its end, want what was there", got)
 	}
 }
@@ -291,6 +308,7 @@ func TestWithMetadata(t *testing.T) {
 		"what ctx carries alone is sent":   {ctx: metadata.Pairs("trace", "1"), want: metadata.Pairs("trace", "1")},
 		"keys are lower-cased":             {said: said{call: call{vehicle.WithMetadata(metadata.MD{"Tenant": {"fleet-7"}})}}, want: metadata.Pairs("tenant", "fleet-7")},
 		"binary values are sent":           {said: said{call: call{vehicle.WithMetadata(metadata.Pairs("token-bin", "\x00\xff\n"))}}, want: metadata.Pairs("token-bin", "\x00\xff\n")},
+		"a key may have these characters":  {said: said{call: call{vehicle.WithMetadata(metadata.Pairs("az-09_.", "a ~"))}}, want: metadata.Pairs("az-09_.", "a ~")},
 		"empty values are sent":            {said: said{call: call{vehicle.WithMetadata(metadata.Pairs("tenant", ""))}}, want: metadata.Pairs("tenant", "")},
 		"nil is none":                      {said: said{call: call{vehicle.WithMetadata(nil)}}, want: metadata.MD{}},
 	}
