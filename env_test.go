@@ -170,6 +170,8 @@ func TestNewFromEnvNamesWhatItCannotRead(t *testing.T) {
 	dir := t.TempDir()
 	writePEM(t, filepath.Join(dir, "half"), "client-cert.pem", newCertificate(t))
 	writePEM(t, filepath.Join(dir, "half"), "ca.pem", newCertificate(t))
+	writePEM(t, filepath.Join(dir, "other half"), "client-key.pem", newCertificate(t))
+	writePEM(t, filepath.Join(dir, "other half"), "ca.pem", newCertificate(t))
 	garbage := filepath.Join(dir, "garbage.pem")
 	if err := os.WriteFile(garbage, []byte("no PEM"), 0o600); err != nil {
 		t.Fatal(err)
@@ -182,7 +184,7 @@ func TestNewFromEnvNamesWhatItCannotRead(t *testing.T) {
 		"VEHICLE_MAX_RETRIES":      {"-1", "1.5", "many", "99999999999999999999"},
 		"VEHICLE_RETRY_BASE_DELAY": {"1s", "-0.5", "NaN", "Inf", "9223372036.854775807", "soon"},
 		"VEHICLE_POOL_SIZE":        {"0", "-4", "3.0", "big"},
-		"VEHICLE_TLS_CERT_DIR":     {filepath.Join(dir, "none"), filepath.Join(dir, "half")},
+		"VEHICLE_TLS_CERT_DIR":     {filepath.Join(dir, "none"), filepath.Join(dir, "half"), filepath.Join(dir, "other half")},
 		"VEHICLE_TLS_CA_FILE":      {none},
 		"VEHICLE_TLS_CERT_FILE":    {none},
 		"VEHICLE_TLS_KEY_FILE":     {none},

@@ -52,7 +52,7 @@ func responseEvent(c vehicle.Chunk) Event {
 }
 
 func endEvent(res vehicle.Result) Event {
-	e := Event{Event: kindStatus, CommandID: res.Command.ID, Status: res.Status, CompletedAt: res.FinishedAt.UTC()}
+	e := Event{Event: kindStatus, CommandID: res.Command.ID, Status: res.Status, CompletedAt: res.FinishedAt}
 	if res.Status != vehicle.StatusCompleted {
 		e.Event, e.Status, e.ErrorMessage = kindError, vehicle.StatusFailed, message(res.Err)
 	}

@@ -41,7 +41,9 @@ func TestEventJSON(t *testing.T) {
 	for text, event := range goldenEvents() {
 		t.Run(event.Event, func(t *testing.T) {
 			t.Parallel()
-			got, err := json.Marshal(event)
+			elsewhere := event
+			elsewhere.CompletedAt = event.CompletedAt.In(time.FixedZone("CET", 60*60))
+			got, err := json.Marshal(elsewhere)
 			if err != nil || string(got) != text {
 				t.Errorf("marshal: got %s, %v, want %s", got, err, text)
 			}
@@ -103,7 +105,7 @@ func TestEventReadsWhatTheWebApplicationWrites(t *testing.T) {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
 			var got redissink.Event
-			if err := json.Unmarshal([]byte(prefix+at+`,"extra":[1]}`), &got); err != nil {
+			if err := json.Unmarshal([]byte(prefix+at+`,"extra":[1],"error_message":"of another kind","sequence_number":7}`), &got); err != nil {
 				t.Fatal(err)
 			}
 			want := redissink.Event{Event: "status", CommandID: goldenCommand, Status: vehicle.StatusCompleted, CompletedAt: want}
@@ -128,6 +130,9 @@ func TestEventsThatCannotBeRead(t *testing.T) {
 		"a response without an id":      `{"event":"response","command_id":` + id + `,"sequence_number":1,"response_payload":1}`,
 		"a number that is out of range": `{"event":"response","command_id":` + id + `,"response_id":` + id + `,"sequence_number":2147483648,"response_payload":"secret"}`,
 		"a time that is none":           `{"event":"status","command_id":` + id + `,"completed_at":"secret"}`,
+		"a time after the year 9999":    `{"event":"status","command_id":` + id + `,"completed_at":"9999-12-31T23:30:00-01:00"}`,
+		"a time before the year 0":      `{"event":"status","command_id":` + id + `,"completed_at":"0000-01-01T00:30:00+01:00"}`,
+		"a command in a foreign form":   `{"event":"status","command_id":"secret   123e4567-e89b-42d3-a456-426614174000"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

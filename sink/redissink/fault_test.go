@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -421,6 +422,34 @@ func TestRetriesAreBounded(t *testing.T) {
 			t.Errorf("got %v, want the reason and how long it was tried", err)
 		}
 	})
+}
+
+func TestHowLongItIsTriedByDefault(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		want string
+		call func(t *testing.T, rdb *redis.Client) error
+	}{
+		{"(retried for 10s)", func(t *testing.T, rdb *redis.Client) error {
+			return newSink(t, rdb, streams()).Begin(t.Context(), newCommand())
+		}},
+		{"(retried for 1m0s)", func(t *testing.T, rdb *redis.Client) error {
+			_, err := collect(redissink.Follow(t.Context(), rdb, newCommand().ID))
+			return err
+		}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1, DialerRetries: 1, Dialer: func(context.Context, string, string) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Err: errors.New("no route")}
+			}})
+			err := test.call(t, rdb)
+			if err == nil || !strings.HasSuffix(err.Error(), test.want) {
+				t.Errorf("got %v, want %s", err, test.want)
+			}
+			must(t, rdb.Close())
+			time.Sleep(time.Minute) // its own goroutines look once a second
+		})
+	}
 }
 
 func TestTransient(t *testing.T) {

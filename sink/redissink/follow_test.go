@@ -3,6 +3,7 @@ package redissink_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -422,6 +423,30 @@ func TestFollowIsReleased(t *testing.T) {
 		_, err := f.rest()
 		if took := time.Since(start); !errors.Is(err, context.Canceled) || took > time.Second {
 			t.Errorf("got %v after %v, want Canceled at once", err, took)
+		}
+	})
+	t.Run("by ctx, without a stream", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithCancel(t.Context())
+		s, cmd := newSink(t, rdb), newCommand()
+		f := follow(t, ctx, rdb, cmd.ID)
+		must(t, s.Begin(t.Context(), cmd))
+		must(t, s.Write(t.Context(), answer(cmd, 2)[:1]))
+		<-f.seen
+		cancel()
+		if _, err := f.rest(); !errors.Is(err, context.Canceled) || errors.Is(err, redissink.ErrGap) {
+			t.Errorf("got %v, want Canceled, and no gap", err)
+		}
+	})
+	t.Run("by what Redis refuses", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		cmd := newCommand()
+		must(t, rdb.Set(ctx, redissink.StreamOf(cmd.ID), "no stream", time.Minute).Err())
+		_, err := collect(redissink.Follow(ctx, rdb, cmd.ID))
+		if err == nil || !strings.Contains(err.Error(), ": WRONGTYPE Operation against a key holding the wrong kind of value") || ctx.Err() != nil {
+			t.Errorf("got %v, want what Redis says, at once", err)
 		}
 	})
 	t.Run("by a ctx that has ended, before anything else", func(t *testing.T) {
