@@ -103,6 +103,10 @@ func TestRetryTable(t *testing.T) {
 			script: vt.Script{pushback("soon"), vt.Fail(codes.Unavailable, "busy")}, want: vehicle.ErrUnavailable, arrivals: no, mayHaveRun: true},
 		"ResourceExhausted with a pushback alone is not retried": {
 			script: vt.Script{pushback("250"), vt.Fail(codes.ResourceExhausted, "busy")}, want: vehicle.ErrOverloaded, arrivals: no, mayHaveRun: true},
+		"ResourceExhausted with a RetryInfo that says no time is not retried": {
+			script: vt.Script{vt.Fail(codes.ResourceExhausted, "busy", &errdetails.RetryInfo{})}, want: vehicle.ErrOverloaded, arrivals: no, mayHaveRun: true},
+		"Internal is not retried either where a gateway tells of too many pings of its own": {
+			script: vt.Script{vt.Fail(codes.Internal, `closed with GOAWAY: code: ENHANCE_YOUR_CALM, debug data: "too_many_pings"`)}, want: vehicle.ErrInternal, arrivals: no, mayHaveRun: true},
 		"ResourceExhausted with RetryInfo and a negative pushback is not retried": {
 			script: vt.Script{pushback("-1"), vt.Fail(codes.ResourceExhausted, "busy", retryInfo(s))}, want: vehicle.ErrOverloaded, arrivals: no},
 		"of RetryInfo and pushback the later time holds": {
