@@ -50,9 +50,7 @@ type batch struct {
 
 // run keeps up to n commands running and yields their results, in the loop's goroutine.
 func (b *batch) run(ctx context.Context, cmds iter.Seq[Command], n int, yield func(*Result, error) bool) {
-	left := make(chan struct{})
-	defer close(left)
-	go b.pull(ctx, cmds, left)
+	go b.pull(ctx, cmds)
 	next := b.next
 	for next != nil || b.running > 0 {
 		from := next
@@ -80,16 +78,12 @@ func (b *batch) run(ctx context.Context, cmds iter.Seq[Command], n int, yield fu
 	}
 }
 
-// pull hands on the sequence's commands until it ends, the loop is left, or ctx has ended and one command has told so.
-func (b *batch) pull(ctx context.Context, cmds iter.Seq[Command], left <-chan struct{}) {
+// pull hands on the sequence's commands until it ends, or ctx has ended, as it does when the loop is left, and one command has told so.
+func (b *batch) pull(ctx context.Context, cmds iter.Seq[Command]) {
 	defer close(b.next)
 	defer func() { b.thrown = recover() }()
 	for cmd := range cmds {
-		select {
-		case b.next <- cmd:
-		case <-left:
-			return
-		}
+		b.next <- cmd // drain takes what the loop does not
 		if ctx.Err() != nil {
 			return
 		}

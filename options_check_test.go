@@ -2,6 +2,7 @@ package vehicle_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,14 @@ func TestOptionsAreChecked(t *testing.T) {
 					t.Errorf("Execute: got %s after %d attempts, want failed after none", res.Status, res.Attempts)
 				}
 				texts = append(texts, err.Error())
+				results := 0
+				for _, err := range server.Client(t).ExecuteAll(t.Context(), slices.Values([]vehicle.Command{command("ReadDTC"), command("ReadDTC")}), calls...) {
+					wantSentinel(t, err, "ErrInvalidCommand")
+					results++
+				}
+				if results != 2 {
+					t.Errorf("ExecuteAll: got %d results, want each command's", results)
+				}
 			}
 			for _, text := range texts {
 				for _, want := range tt.want {
