@@ -143,6 +143,10 @@ func TestErrorBridgesToContext(t *testing.T) {
 	stall := []vt.Script{{vt.Stall()}}
 	own := errors.New("the workshop's door was opened")
 	elsewhere := &vehicle.Error{Name: "ClearDTC", Code: codes.Canceled}
+	interrupted := func(ctx context.Context) error {
+		<-ctx.Done()
+		return errors.Join(own, ctx.Err())
+	}
 	tests := map[string]struct {
 		mishap             mishap
 		deadline, canceled bool
@@ -171,6 +175,19 @@ func TestErrorBridgesToContext(t *testing.T) {
 		"a sink's own timeout is not the command's": {
 			mishap:   mishap{want: "ErrSink", scripts: []vt.Script{{vt.Answer(`1`)}}, opts: []vehicle.Option{vehicle.WithSink(troubled{write: fails(context.DeadlineExceeded)})}},
 			deadline: true},
+		"a sink's own error is found where the caller's cancellation was its cause": {
+			mishap: mishap{want: "ErrCanceled", scripts: []vt.Script{{vt.Answer(`1`)}}, opts: []vehicle.Option{vehicle.WithSink(troubled{write: interrupted})},
+				run: func(ctx context.Context, client *vehicle.Client, cmd vehicle.Command) error {
+					ctx, cancel := context.WithCancel(ctx)
+					defer time.AfterFunc(time.Second, cancel).Stop()
+					return execute(ctx, client, cmd)
+				}}, canceled: true, cause: own},
+		"and where the client's Close was": {
+			mishap: mishap{want: "ErrClosed", scripts: []vt.Script{{vt.Answer(`1`)}}, opts: []vehicle.Option{vehicle.WithSink(troubled{write: interrupted})},
+				run: func(ctx context.Context, client *vehicle.Client, cmd vehicle.Command) error {
+					defer time.AfterFunc(time.Second, func() { _ = client.Close() }).Stop()
+					return execute(ctx, client, cmd)
+				}}, canceled: true, cause: own},
 		"the caller's cause is found": {
 			mishap: mishap{want: "ErrCanceled", scripts: stall, run: func(ctx context.Context, client *vehicle.Client, cmd vehicle.Command) error {
 				ctx, cancel := context.WithCancelCause(ctx)

@@ -86,7 +86,7 @@ func (s *sequencer) hold(n int64, c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 	}
 	if len(s.held) >= s.window {
 		_, one := s.held[1]
-		if s.begun || s.count > 0 || n != 1 && !one {
+		if s.begun || n != 1 && !one {
 			return ready, sequenceError("chunk %d came where %s was wanted, and %s already (see WithReorderWindow)", n, s.wanted(), s.waiting())
 		}
 		s.begin(1) // there is no room to wait for a 0 any longer
@@ -186,7 +186,7 @@ func (s *sequencer) mix(sum uint64, c *Chunk) uint64 {
 
 // end is told that the server ended the stream with OK.
 func (s *sequencer) end(ready []Chunk) ([]Chunk, *Error) {
-	if _, one := s.held[1]; one && !s.begun && s.count == 0 { // shuffled, and no 0 has come
+	if _, one := s.held[1]; one && !s.begun { // shuffled, and no 0 has come
 		s.begin(1)
 		var err *Error
 		if ready, err = s.release(ready); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -43,13 +44,14 @@ func TestSequencer(t *testing.T) {
 		want     []int32
 		replayed int
 		err      error
+		text     string // in it
 	}{
 		"an answer in order from 0 is passed on":                        {attempts: []attempt{whole(0, 1, final(2))}, want: []int32{0, 1, 2}},
 		"an answer in order from 1 is passed on":                        {attempts: []attempt{whole(1, 2, final(3))}, want: []int32{1, 2, 3}},
 		"an answer of one chunk is passed on":                           {attempts: []attempt{whole(final(0))}, want: []int32{0}},
 		"an answer from 5 has a gap before it":                          {attempts: []attempt{whole(5, 6, final(7))}, err: ErrSequence},
 		"a 0 after a first 1 is out of sequence":                        {attempts: []attempt{whole(1, 0, final(2))}, want: []int32{1}, err: ErrSequence},
-		"a negative number is out of sequence":                          {attempts: []attempt{whole(0, -1)}, want: []int32{0}, err: ErrSequence},
+		"a negative number is out of sequence":                          {attempts: []attempt{whole(0, -1)}, want: []int32{0}, err: ErrSequence, text: "chunk number -1 is negative"},
 		"a chunk that comes twice is dropped and counted":               {attempts: []attempt{whole(0, 1, 1, 0, final(2))}, want: []int32{0, 1, 2}, replayed: 2},
 		"a chunk that waits and comes again is dropped and counted":     {attempts: []attempt{whole(0, 2, 2, 1, final(3))}, want: []int32{0, 1, 2, 3}, replayed: 1},
 		"chunks shuffled inside the window are put in order":            {attempts: []attempt{whole(0, 3, 4, 2, 1, final(5))}, want: []int32{0, 1, 2, 3, 4, 5}},
@@ -63,6 +65,8 @@ func TestSequencer(t *testing.T) {
 		"an end without a final chunk is incomplete":                    {attempts: []attempt{whole(0, 1)}, want: []int32{0, 1}, err: ErrIncomplete},
 		"an end without any chunk is incomplete":                        {attempts: []attempt{whole()}, err: ErrIncomplete},
 		"what comes after the final chunk does not matter":              {attempts: []attempt{whole(0, 3, final(1), 2)}, want: []int32{0, 1}},
+		"what waits behind the final chunk does not matter":             {attempts: []attempt{whole(0, 2, final(1))}, want: []int32{0, 1}},
+		"nor does what fills the window behind it":                      {window: 2, attempts: []attempt{whole(3, final(1), 2)}, want: []int32{1}},
 		"a replay from 0 is dropped, and the answer goes on":            {attempts: []attempt{cut(0, 1), whole(0, 1, 2, final(3))}, want: []int32{0, 1, 2, 3}, replayed: 2},
 		"a replay from 1 is dropped, and the answer goes on":            {attempts: []attempt{cut(1, 2), whole(1, 2, final(3))}, want: []int32{1, 2, 3}, replayed: 2},
 		"a server that resumes where it was asked to replays nothing":   {attempts: []attempt{cut(0, 1), whole(2, final(3))}, want: []int32{0, 1, 2, 3}},
@@ -71,10 +75,11 @@ func TestSequencer(t *testing.T) {
 		"a replay that broke off before it brought news is dropped":     {attempts: []attempt{cut(0, 1, 2), cut(0), whole(0, 1, 2, final(3))}, want: []int32{0, 1, 2, 3}, replayed: 4},
 		"a shuffled replay is compared in order":                        {attempts: []attempt{cut(0, 1, 2), whole(1, 0, 3, 2, final(4))}, want: []int32{0, 1, 2, 3, 4}, replayed: 3},
 		"a first attempt without chunks leaves the beginning open":      {attempts: []attempt{cut(), whole(1, final(2))}, want: []int32{1, 2}},
-		"a replay with another payload has diverged":                    {attempts: []attempt{cut(0, 1), other(whole(0, 1, final(2)), 0, `"other"`)}, want: []int32{0, 1}, replayed: 2, err: ErrReplayDiverged},
+		"a replay with another payload has diverged":                    {attempts: []attempt{cut(0, 1), other(whole(0, 1, final(2)), 0, `"other"`)}, want: []int32{0, 1}, replayed: 2, err: ErrReplayDiverged, text: "the 2 chunks sent again"},
 		"a replay that diverged in its last part passes nothing on":     {attempts: []attempt{cut(0, 1, 2), other(whole(0, 1, 2, final(3)), 2, `"other"`)}, want: []int32{0, 1, 2}, replayed: 3, err: ErrReplayDiverged},
 		"a replay that ends earlier has diverged":                       {attempts: []attempt{cut(0, 1, 2), whole(0, final(1))}, want: []int32{0, 1, 2}, replayed: 2, err: ErrReplayDiverged},
 		"a replay that ends with OK before its final chunk":             {attempts: []attempt{cut(0, 1, 2), whole(0, 1)}, want: []int32{0, 1, 2}, replayed: 2, err: ErrIncomplete},
+		"a replay shuffled beyond the window is out of sequence":        {window: 1, attempts: []attempt{cut(0, 1, 2), whole(2, 1, 0, final(3))}, want: []int32{0, 1, 2}, err: ErrSequence},
 		"a replay from 1 of an answer from 0 has a gap":                 {attempts: []attempt{cut(0, 1, 2), whole(1, 2, final(3))}, want: []int32{0, 1, 2}, err: ErrSequence},
 		"a replay from 0 of an answer from 1 is out of sequence":        {attempts: []attempt{cut(1, 2), whole(0, 1, final(2))}, want: []int32{1, 2}, err: ErrSequence},
 		"a resumed answer that goes back cannot be verified":            {attempts: []attempt{cut(0, 1), whole(2, 1, final(3))}, want: []int32{0, 1, 2}, err: ErrReplayDiverged},
@@ -112,6 +117,9 @@ func TestSequencer(t *testing.T) {
 			}
 			if !errors.Is(err, tt.err) {
 				t.Errorf("error: got %v, want %v", err, tt.err)
+			}
+			if tt.text != "" && !strings.Contains(fmt.Sprint(err), tt.text) {
+				t.Errorf("error: got %v, want %q in it", err, tt.text)
 			}
 			if s.replayed != tt.replayed {
 				t.Errorf("replayed: got %d, want %d", s.replayed, tt.replayed)
