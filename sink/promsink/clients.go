@@ -18,12 +18,12 @@ type clients struct {
 	values func(sum vehicle.Stats, gauge func(value float64, labels ...string))
 
 	mu   sync.Mutex
-	open map[*vehicle.Client]int // how many Sinks on this registry each has
+	open map[*vehicle.Client]bool
 }
 
 func newClients() []*clients {
 	of := func(values func(vehicle.Stats, func(float64, ...string)), name, help string, labels ...string) *clients {
-		return &clients{desc: prometheus.NewDesc(name, help, labels, nil), values: values, open: make(map[*vehicle.Client]int)}
+		return &clients{desc: prometheus.NewDesc(name, help, labels, nil), values: values, open: make(map[*vehicle.Client]bool)}
 	}
 	return []*clients{
 		of(func(sum vehicle.Stats, gauge func(float64, ...string)) {
@@ -53,15 +53,13 @@ func newClients() []*clients {
 func (c *clients) add(client *vehicle.Client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.open[client]++
+	c.open[client] = true
 }
 
 func (c *clients) remove(client *vehicle.Client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open[client]--; c.open[client] <= 0 {
-		delete(c.open, client)
-	}
+	delete(c.open, client)
 }
 
 // Describe implements prometheus.Collector.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/sovd-go/vehicle"
@@ -82,6 +84,12 @@ func TestMetrics(t *testing.T) {
 			change: map[string]float64{
 				"sovd_command_attempts_total": 2, "sovd_stream_wait_seconds": 2, "sovd_command_retries_total code=Unavailable": 1,
 				"sovd_command_resumes_total": 1, "sovd_chunks_replayed_total": 1,
+			},
+		},
+		"a link that broke before the answer": {
+			scripts: []vt.Script{{vt.Fail(codes.Unavailable, "tunnel")}, {vt.Send(`10`), pause, vt.Answer(`20`)}},
+			change: map[string]float64{
+				"sovd_command_attempts_total": 2, "sovd_stream_wait_seconds": 2, "sovd_command_retries_total code=Unavailable": 1,
 			},
 		},
 		"another answer after the link broke": {
@@ -255,6 +263,119 @@ func TestGaugesFollow(t *testing.T) {
 				t.Errorf("when the client is closed: got %s %v, want none", name, v)
 			}
 		}
+	})
+}
+
+// sums gives what a registry's histograms were told, added up.
+func sums(t *testing.T, reg prometheus.Gatherer) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]float64)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if h := m.GetHistogram(); h != nil {
+				got[f.GetName()] += h.GetSampleSum()
+			}
+		}
+	}
+	return got
+}
+
+// Times are in seconds, whatever the clocks do.
+func TestWhatHistogramsAreTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // Begin looks at the clock
+		reg := prometheus.NewPedanticRegistry()
+		s := promsink.New(reg)
+		begun := time.Now()
+		a, b := vehicle.Command{ID: uuid.New()}, vehicle.Command{ID: uuid.New()}
+		chunk := func(cmd vehicle.Command, after time.Duration) vehicle.Chunk {
+			return vehicle.Chunk{CommandID: cmd.ID, ReceivedAt: begun.Add(after)}
+		}
+		result := func(cmd vehicle.Command, took time.Duration) vehicle.Result {
+			return vehicle.Result{Command: cmd, Status: vehicle.StatusCompleted, StartedAt: begun, FinishedAt: begun.Add(took)}
+		}
+		for i, err := range []error{
+			s.Begin(t.Context(), a),
+			s.Write(t.Context(), []vehicle.Chunk{chunk(a, 2*time.Second)}),
+			s.Write(t.Context(), []vehicle.Chunk{chunk(a, 5*time.Second), {CommandID: a.ID}, chunk(a, 4*time.Second), chunk(a, 4500*time.Millisecond)}),
+			s.Write(t.Context(), nil),
+			s.End(t.Context(), result(a, 7*time.Second)),
+			s.Write(t.Context(), []vehicle.Chunk{chunk(a, 9*time.Second)}), // it is over: there is nothing to measure from
+			s.Begin(t.Context(), b),
+			s.Write(t.Context(), []vehicle.Chunk{chunk(b, -time.Second)}),
+			s.End(t.Context(), result(b, -time.Second)),
+		} {
+			if err != nil {
+				t.Errorf("call %d: got error %v, want none", i+1, err)
+			}
+		}
+		s.Observe(t.Context(), vehicle.StreamOpened{Wait: 3 * time.Second})
+		s.Observe(t.Context(), vehicle.SinkCalled{Sink: "*pgsink.Sink", Method: "Write", Took: 6 * time.Second})
+		if diff := cmp.Diff(map[string]float64{
+			"sovd_time_to_first_chunk_seconds": 2, "sovd_chunk_gap_seconds": 3.5, "command_execution_duration_seconds": 7,
+			"sovd_stream_wait_seconds": 3, "sovd_sink_duration_seconds": 6, "sovd_delivery_batch_chunks": 7,
+		}, sums(t, reg)); diff != "" {
+			t.Errorf("the sums (-want +got):\n%s", diff)
+		}
+		if got := gather(t, reg)["sovd_delivery_batch_chunks"]; got != 4 {
+			t.Errorf("got %v batches, want 4: an empty one is none", got)
+		}
+	})
+}
+
+// The gauges are about all clients that are open.
+func TestGaugesAddUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewPedanticRegistry()
+		with := vehicle.WithSink(promsink.New(reg))
+		early := vt.NewCA(t)
+		time.Sleep(time.Hour)
+		late := vt.NewCA(t)
+		held := vt.On("Held", vt.Script{vt.Stall()})
+		ctx, leave := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		run := func(client *vehicle.Client, commands int) {
+			for range commands {
+				wg.Go(func() { _, _ = client.Execute(ctx, vehicle.Command{VehicleID: uuid.New(), Name: "Held"}) })
+			}
+		}
+		dial := func(d func(context.Context, string) (net.Conn, error)) vehicle.Option {
+			return vehicle.WithDialOptions(grpc.WithContextDialer(d))
+		}
+		plain := vt.NewServer(t)
+		plain.Client(t, with) // idle
+		for _, ca := range []*vt.CA{late, early} {
+			server := vt.NewServer(t, held, vt.WithTLS(ca.ServerConfig()), vt.WithServerOptions(grpc.MaxConcurrentStreams(1)))
+			run(server.Client(t, with, vehicle.WithTLSFiles(ca.Files()), vehicle.WithPoolSize(1)), 3)
+		}
+		for range 3 {
+			run(plain.Client(t, with, dial(func(ctx context.Context, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() })), 1)
+		}
+		for range 4 {
+			run(plain.Client(t, with, dial(func(context.Context, string) (net.Conn, error) { return nil, errors.New("no route") })), 1)
+		}
+		time.Sleep(500 * time.Millisecond) // before any of them tries again
+		want := map[string]float64{
+			"sovd_pool_connections state=idle": 1, "sovd_pool_connections state=ready": 2,
+			"sovd_pool_connections state=connecting": 3, "sovd_pool_connections state=transient_failure": 4,
+			"sovd_streams_in_flight": 6 + 3, "sovd_streams_waiting": 4 + 3,
+			"sovd_certificate_expiry_seconds certificate=client": (23*time.Hour - 500*time.Millisecond).Seconds(),
+			"sovd_certificate_expiry_seconds certificate=ca":     (364*24*time.Hour + 23*time.Hour - 500*time.Millisecond).Seconds(),
+		}
+		for range 10 { // the clients come in any order
+			got := gather(t, reg)
+			maps.DeleteFunc(got, func(name string, _ float64) bool { return want[name] == 0 })
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Fatalf("(-want +got):\n%s", diff)
+			}
+		}
+		leave()
+		wg.Wait()
 	})
 }
 
