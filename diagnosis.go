@@ -30,6 +30,10 @@ type failure struct {
 // diagnose says what ended an attempt. The order matters: the command's own end explains
 // everything, what this side found wrong with a message comes before the time that ran out meanwhile and the status that gRPC made of it.
 func (a *attempts) diagnose(at *attempt, err error) failure {
+	var handshake *handshakeError
+	if !errors.As(err, &handshake) {
+		a.asked = 0
+	}
 	if ended(a.ctx) {
 		return failure{Error: contextError(a.ctx, "", nil), permanent: true}
 	}
@@ -51,8 +55,7 @@ func (a *attempts) diagnose(at *attempt, err error) failure {
 	}
 	f := failure{Error: newError(sentinelOf(st.Code()), foreign.Text(st.Message()), err)}
 	f.Code, f.details = st.Code(), st.Proto()
-	var handshake *handshakeError
-	f.permanent = errors.As(err, &handshake) && handshake.isFinal(*a.began)
+	f.permanent = handshake != nil && handshake.isFinal(a.client.pool.epoch.Add(a.asked))
 	f.pings = st.Code() == codes.Unavailable && strings.Contains(st.Message(), `ENHANCE_YOUR_CALM, debug data: "too_many_pings"`)
 	f.readAdvice(st, at)
 	f.refused = at.sent && !at.answered && (isRefusal(st.Code()) || st.Code() == codes.ResourceExhausted && f.retryInfo)

@@ -118,8 +118,8 @@ type attempts struct {
 	sinks  *delivery
 	end    *ending
 	client *Client
-	began  *time.Time   // when the command did
-	until  atomic.Int64 // the current attempt's deadline in Unix nanoseconds; 0: none
+	asked  time.Duration // when an attempt began, by the pool's clock: the first of those in a row that fail by handshakes
+	until  atomic.Int64  // the current attempt's deadline in Unix nanoseconds; 0: none
 
 	current    *attempt // nil: none is open
 	first      attempt
@@ -197,8 +197,12 @@ func (a *attempts) open() error {
 // whose frame is the deepest part of a goroutine's stack that 10,000 waiting commands have.
 func (a *attempts) begin(at *attempt) {
 	var deadline time.Time
+	now := time.Now()
+	if a.asked == 0 {
+		a.asked = now.Sub(a.client.pool.epoch)
+	}
 	if a.call.attemptTimeout > 0 {
-		deadline = time.Now().Add(a.call.attemptTimeout)
+		deadline = now.Add(a.call.attemptTimeout)
 	}
 	if d, ok := a.ctx.Deadline(); ok && (deadline.IsZero() || d.Before(deadline)) {
 		deadline = d

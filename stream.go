@@ -158,7 +158,7 @@ func (r *run) start(s *Stream) *Error {
 	}
 	r.wire.init(&r.client.config, r.cmd.request)
 	r.attempts = attempts{
-		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call, began: &r.startedAt,
+		ctx: withMetadata(r.ctx, r.call.metadata), call: r.call,
 		order: &r.order, wire: &r.wire, sinks: &r.sinks, end: &r.ending, client: r.client,
 	}
 	if s.ctx.Done() != nil {

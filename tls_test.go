@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -338,6 +339,71 @@ func TestHandshakeThatFailedIsNotTheReasonForWhoAsksLater(t *testing.T) {
 				}
 				if took := time.Since(start); took > 2*time.Second {
 					t.Errorf("once it is mended: it took %v, want no more than one retry", took)
+				}
+			})
+		})
+	}
+}
+
+// A command may begin long before it asks, and had not asked at that time either.
+func TestHandshakeThatFailedIsNotTheReasonForACommandThatDidNotAskThen(t *testing.T) {
+	t.Parallel()
+	const pause = 10 * time.Minute
+	for name, opts := range map[string]struct {
+		server vt.Option
+		client []vehicle.Option
+	}{
+		"since a sink kept it": {
+			vt.On("Late", vt.Script{vt.Answer(`1`)}),
+			[]vehicle.Option{vehicle.WithSink(&recorder{tb: t, chunks: map[uuid.UUID][]vehicle.Chunk{}, begun: map[uuid.UUID]int{}, ended: map[uuid.UUID][]vehicle.Result{},
+				onBegin: func(_ context.Context, cmd vehicle.Command) error {
+					if cmd.Name == "Late" {
+						pass(pause)
+					}
+					return nil
+				}})},
+		},
+		"since it waited for a retry": {
+			vt.On("Late", vt.Script{vt.Fail(codes.Unavailable, "later", retryInfo(pause))}, vt.Script{vt.Answer(`1`)}), nil,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := vt.NewServer(t, permitPings(), opts.server, vt.WithMutualTLS(vt.NewCA(t)))
+				var broken atomic.Bool
+				var last atomic.Pointer[net.Conn]
+				client := server.Client(t, append(opts.client, vehicle.WithDialOptions(grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+					if !broken.Load() {
+						conn, err := server.Dial(ctx, "")
+						last.Store(&conn)
+						return conn, err
+					}
+					client, server := net.Pipe()
+					go func() {
+						_, _ = server.Read(make([]byte, 16<<10))
+						_, _ = server.Write([]byte("HTTP/1.1 503 Service Unavailable\r\n\r\n"))
+						_ = server.Close()
+					}()
+					return client, nil
+				})))...)
+				late := make(chan error, 1)
+				go func() {
+					_, err := client.Execute(t.Context(), command("Late"))
+					late <- err
+				}()
+				pass(time.Minute)
+				broken.Store(true)
+				if conn := last.Load(); conn != nil {
+					_ = (*conn).Close()
+					synctest.Wait() // until the client knows
+				}
+				_, err := client.Execute(t.Context(), command("Early"))
+				wantHandshake(t, "while the gateway is broken", err, "first record does not look like a TLS handshake", is[tls.RecordHeaderError])
+				pass(pause - time.Minute - time.Millisecond)
+				broken.Store(false)
+				if err := <-late; err != nil {
+					t.Errorf("once it is mended: got error %v, want none", err)
 				}
 			})
 		})
