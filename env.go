@@ -134,12 +134,14 @@ func (e *environment) file(variable, dir, name string) string {
 	return path
 }
 
-// blame adds to err the variables that name its files, but for one that has its default.
+// blame adds to err the variables that name its files, but for one that has its default. In its text a path stands between a blank and a
+// colon or a blank; the name of one may begin as another's does.
 func (e *environment) blame(err *filesError) error {
 	var variables []string
 	for _, file := range e.named {
-		value := e.lookup(file.variable)
-		if text := fmt.Sprintf("%s=%q", file.variable, value); value != "" && strings.Contains(err.Error(), file.path) && !slices.Contains(variables, text) {
+		value, told := e.lookup(file.variable), err.Error()
+		named := strings.Contains(told, " "+file.path+":") || strings.Contains(told, " "+file.path+" ")
+		if text := fmt.Sprintf("%s=%q", file.variable, value); value != "" && named && !slices.Contains(variables, text) {
 			variables = append(variables, text)
 		}
 	}

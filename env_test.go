@@ -208,8 +208,12 @@ func TestNewFromEnvNamesWhatItCannotRead(t *testing.T) {
 		}
 	}
 	full := filepath.Join(dir, "full")
+	longer := filepath.Join(full, "ca.pem.crt") // begins as another one does
 	for _, name := range []string{"ca.pem", "client-cert.pem", "client-key.pem"} {
 		writePEM(t, full, name, newCertificate(t)) // each is another one's
+	}
+	if err := os.WriteFile(longer, []byte("no PEM"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	for name, tt := range map[string]struct {
 		vars  map[string]string
@@ -222,6 +226,8 @@ func TestNewFromEnvNamesWhatItCannotRead(t *testing.T) {
 		"a folder whose files do not match":   {map[string]string{"VEHICLE_TLS_CERT_DIR": full}, []string{"VEHICLE_TLS_CERT_DIR"}},
 		"a key that is not the folder's":      {map[string]string{"VEHICLE_TLS_CERT_DIR": full, "VEHICLE_TLS_KEY_FILE": filepath.Join(full, "client-key.pem")}, []string{"VEHICLE_TLS_CERT_DIR", "VEHICLE_TLS_KEY_FILE"}},
 		"one of three that are given each": {map[string]string{"VEHICLE_TLS_CA_FILE": filepath.Join(full, "ca.pem"), "VEHICLE_TLS_CERT_FILE": garbage,
+			"VEHICLE_TLS_KEY_FILE": filepath.Join(full, "client-key.pem")}, []string{"VEHICLE_TLS_CERT_FILE"}},
+		"one whose name begins as another's": {map[string]string{"VEHICLE_TLS_CA_FILE": filepath.Join(full, "ca.pem"), "VEHICLE_TLS_CERT_FILE": longer,
 			"VEHICLE_TLS_KEY_FILE": filepath.Join(full, "client-key.pem")}, []string{"VEHICLE_TLS_CERT_FILE"}},
 	} {
 		t.Run(name, func(t *testing.T) {
