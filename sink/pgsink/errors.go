@@ -89,9 +89,10 @@ func describePg(pg *pgconn.PgError) string {
 }
 
 // inFunction says whether a function of the database raised the error, such as a trigger's. It may choose any code. One in SQL
-// is known by the query that the error is in, which is then not ours.
+// is known by the query that the error is in, which is then not ours, and once it runs, where the server's messages are in English,
+// by its name. A foreign key's check has neither.
 func inFunction(pg *pgconn.PgError) bool {
-	return strings.Contains(pg.Where, "PL/") || pg.InternalQuery != ""
+	return strings.Contains(pg.Where, "PL/") || pg.InternalQuery != "" || strings.Contains(pg.Where, `SQL function "`)
 }
 
 // missingKey is the detail of a foreign key's violation where the key is one of our ids.

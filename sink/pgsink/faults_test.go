@@ -348,9 +348,22 @@ func TestCommandsThatHaveBeenLeftAreNotTriedOneByOne(t *testing.T) {
 // A constraint may ask a function, which need not be one of a procedural language.
 func TestAFunctionInSQLThatFailsConcernsItsOwnCommandAlone(t *testing.T) {
 	t.Parallel()
+	for name, asks := range map[string]string{
+		"where it is read": `SELECT NOT EXISTS (SELECT FROM {schema}.banned WHERE id = $1)`,
+		"where it is run":  `SELECT pg_table_size((''{schema}.ban'' || left($1::text, 0) || ''ned'')::regclass) = 0`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testAFunctionInSQLThatFails(t, asks)
+		})
+	}
+}
+
+func testAFunctionInSQLThatFails(t *testing.T, asks string) {
+	t.Helper()
 	db := newAppDatabase(t, databaseURL(t))
 	db.exec(strings.ReplaceAll(`CREATE TABLE {schema}.banned (id uuid);
-		CREATE FUNCTION {schema}.allowed(uuid) RETURNS boolean LANGUAGE sql SECURITY DEFINER AS 'SELECT NOT EXISTS (SELECT FROM {schema}.banned WHERE id = $1)';
+		CREATE FUNCTION {schema}.allowed(uuid) RETURNS boolean LANGUAGE sql SECURITY DEFINER AS '`+asks+`';
 		ALTER TABLE {commands} ADD CONSTRAINT allowed CHECK (command_name <> 'bad' OR {schema}.allowed(command_id));
 		DROP TABLE {schema}.banned`, "{schema}", pgx.Identifier{db.schema}.Sanitize()))
 	s := db.newSink(pgsink.WithWriters(1))
