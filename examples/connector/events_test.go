@@ -252,7 +252,9 @@ func TestFollowersOfACommandWithoutAStreamGetWhatCameBeforeThem(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := start(t, nil)
-			other := sink.Chain(pgsink.New(c.db), redissink.New(c.service.rdb))
+			stored := pgsink.New(c.db)
+			defer func() { _ = stored.Close(t.Context()) }() // its writers would outlive the test
+			other := sink.Chain(stored, redissink.New(c.service.rdb))
 			cmd := vehicle.Command{ID: uuid.New(), VehicleID: uuid.New(), Name: "Read"}
 			write := func(from, to int32) {
 				for i := from; i < to; i++ {
