@@ -92,8 +92,12 @@ func describePg(pg *pgconn.PgError) string {
 // is known by the query that the error is in, which is then not ours, and once it runs, where the server's messages are in English,
 // by its name. A foreign key's check has neither.
 func inFunction(pg *pgconn.PgError) bool {
-	return strings.Contains(pg.Where, "PL/") || pg.InternalQuery != "" || strings.Contains(pg.Where, `SQL function "`)
+	return pg.InternalQuery != "" || ofFunction.MatchString(pg.Where)
 }
+
+// ofFunction is a line of an error's context that names a function, in most languages. Other lines may quote what we sent, behind a colon:
+// a server with log_parameter_max_length_on_error does.
+var ofFunction = regexp.MustCompile(`(?m)^([^:"]*PL/|SQL function ")`)
 
 // missingKey is the detail of a foreign key's violation where the key is one of our ids.
 var missingKey = regexp.MustCompile(`^[^()]*\([a-z_]+\)=\([0-9a-f-]{36}\)[^()]*$`)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,14 +56,22 @@ func TestAPayloadThatTheServerRefusesUnexpectedlyIsWrapped(t *testing.T) {
 		t.Run(encoding, func(t *testing.T) {
 			t.Parallel()
 			db := newEncodedDatabase(t, encoding, "UTF8")
-			s := db.newSink()
-			cmd := newCommand()
-			if err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, `"\u00e9"`, `"\u20ac"`)); err != nil {
-				t.Fatal(err)
-			}
-			want := []string{`{"$json": "\"\\u00e9\""}`, `{"$json": "\"\\u20ac\""}`}
-			if diff := cmp.Diff(want, db.stored(cmd.ID).Chunks); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
+			s := db.newSinkOn(db.newPool(func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["log_parameter_max_length_on_error"] = "-1" }))
+			for _, payloads := range [][]string{
+				{`"\u00e9"`, `"\u20ac"`},
+				{"[\"PL/I\",\n\"PL/I \\u20ac\"]"}, {`["SQL function ", "\u20ac"]`}, // the server quotes it where it names the functions it was in
+			} {
+				cmd := newCommand()
+				if err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, payloads...)); err != nil {
+					t.Errorf("%s: %v", payloads, err)
+				}
+				var want []string
+				for _, payload := range payloads {
+					want = append(want, `{"$json": `+strconv.Quote(payload)+`}`)
+				}
+				if diff := cmp.Diff(want, db.stored(cmd.ID).Chunks); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
 			}
 		})
 	}
