@@ -2,6 +2,7 @@ package redissink_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,25 +48,52 @@ func TestATinyTimeToLiveIsNotForEver(t *testing.T) {
 // A failover, or a restart, loses the first part of a run: what is there is of the run before.
 func TestFollowWhereAFailoverLostTheBeginningOfARun(t *testing.T) {
 	t.Parallel()
-	for name, lost := range map[string]int{"before its first chunk": 0, "and its first chunks": 2} {
+	for name, test := range map[string]struct {
+		lost   int
+		maxLen int64
+	}{
+		"before its first chunk": {0, 0}, "and its first chunks": {2, 0},
+		"and its first chunks, of a stream that is trimmed": {2, 3}, "and its first chunks, of one shorter than that": {2, 10_000},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rdb, cmd := connect(t, sharedURL), newCommand()
-			s, key := newSink(t, rdb, streams()), redissink.StreamOf(cmd.ID)
+			s, key := newSink(t, rdb, redissink.WithStream(test.maxLen, time.Hour)), redissink.StreamOf(cmd.ID)
 			play(t, s, cmd, answer(cmd, 2))
 			old, err := rdb.Dump(t.Context(), key).Result()
 			must(t, err)
 			chunks := answer(cmd, 4)
 			must(t, s.Begin(t.Context(), cmd))
-			must(t, s.Write(t.Context(), chunks[:lost]))
+			must(t, s.Write(t.Context(), chunks[:test.lost]))
 			must(t, rdb.RestoreReplace(t.Context(), key, 0, old).Err()) // the new master has not heard of it
-			must(t, s.Write(t.Context(), chunks[lost:]))
+			must(t, s.Write(t.Context(), chunks[test.lost:]))
 			must(t, s.End(t.Context(), completed(cmd)))
 			got, err := collect(redissink.Follow(t.Context(), rdb, cmd.ID))
 			if len(got) == 0 && errors.Is(err, redissink.ErrGap) {
 				return
 			}
 			wantEvents(t, got, err, events(cmd, chunks))
+		})
+	}
+}
+
+// Redis does one thing at a time, and XINFO would give it the stream's first and last payload to copy for each write.
+func TestAWriteDoesNotLookAtTheWholeStream(t *testing.T) {
+	t.Parallel()
+	for name, maxLen := range map[string]int64{"a stream that is not trimmed": 0, "one shorter than that": 10_000} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rdb, cmd := connect(t, private(t).URL()), newCommand()
+			s, chunks := newSink(t, rdb, redissink.WithStream(maxLen, time.Hour)), answer(cmd, 20)
+			must(t, s.Begin(t.Context(), cmd))
+			must(t, rdb.ConfigResetStat(t.Context()).Err())
+			for i := range chunks {
+				must(t, s.Write(t.Context(), chunks[i:i+1]))
+			}
+			stats := rdb.Info(t.Context(), "commandstats").Val()
+			if !strings.Contains(stats, "cmdstat_xadd:calls=20,") || strings.Contains(stats, "cmdstat_xinfo") {
+				t.Errorf("got these calls, want 20 of XADD and none of XINFO:\n%s", stats)
+			}
 		})
 	}
 }

@@ -94,16 +94,17 @@ return tonumber(ARGV[1])
 var appendScript = newScript(lastRun + `
 local stream, channel, run, before = KEYS[1], ARGV[1], ARGV[2], ARGV[5]
 local fresh, top = {}, nil
-local last = last_run(stream) -- a failover may have lost what was written of this run, and kept an earlier one
-if last > 0 and last < tonumber(run) then redis.call('UNLINK', stream) end
+-- A failover may have lost what was written of this run, and kept an earlier one. To trim that is cheaper than to look for it.
+local how, exactly, bound = 'MINID', '=', run .. '-0'
+if ARGV[3] ~= '0' and tonumber(before) + (#ARGV - 6) / 2 >= tonumber(ARGV[3]) then -- the stream may get longer than it shall be
+  how, exactly, bound = 'MAXLEN', '~', ARGV[3]
+  local last = last_run(stream)
+  if last > 0 and last < tonumber(run) then redis.call('UNLINK', stream) end
+end
 if ARGV[6] ~= '0' then redis.call('XDEL', stream, run .. '-' .. ARGV[6]) end
 for i = 7, #ARGV, 2 do
-  local n, event, added = ARGV[i], ARGV[i + 1], nil
-  if ARGV[3] ~= '0' then
-    added = redis.pcall('XADD', stream, 'MAXLEN', '~', ARGV[3], run .. '-' .. n, 'p', before, 'e', event)
-  else
-    added = redis.pcall('XADD', stream, run .. '-' .. n, 'p', before, 'e', event)
-  end
+  local n, event = ARGV[i], ARGV[i + 1]
+  local added = redis.pcall('XADD', stream, how, exactly, bound, run .. '-' .. n, 'p', before, 'e', event)
   if type(added) ~= 'table' or not added.err then
     fresh[#fresh + 1], top = event, n
   elseif not string.find(added.err, 'equal or smaller', 1, true) then
