@@ -233,7 +233,7 @@ func (c *RedisCluster) probe(ctx context.Context, node *Redis) error {
 	if err != nil {
 		return err
 	}
-	for _, line := range []string{"cluster_state:ok", fmt.Sprintf("cluster_known_nodes:%d\r", len(c.Nodes))} {
+	for _, line := range []string{"cluster_state:ok", fmt.Sprintf("cluster_known_nodes:%d\r", len(c.Nodes)), fmt.Sprintf("cluster_slots_ok:%d\r", clusterSlots)} {
 		if !strings.Contains(info, line) {
 			return fmt.Errorf("cluster info does not say %q", strings.TrimSpace(line))
 		}
