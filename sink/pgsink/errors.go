@@ -244,6 +244,9 @@ var errEncoding = errors.New("client_encoding is not UTF8")
 // they are, and the server takes them to be in its own encoding.
 func checkEncoding(conn *pgx.Conn) error {
 	told := conn.PgConn().ParameterStatus("client_encoding")
+	if told == "UTF8" { // nearly always
+		return nil
+	}
 	encoding := encodingName(told)
 	if encoding == "SQLASCII" {
 		encoding = encodingName(conn.PgConn().ParameterStatus("server_encoding"))
