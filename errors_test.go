@@ -187,7 +187,7 @@ func TestErrorBridgesToContext(t *testing.T) {
 				run: func(ctx context.Context, client *vehicle.Client, cmd vehicle.Command) error {
 					defer time.AfterFunc(time.Second, func() { _ = client.Close() }).Stop()
 					return execute(ctx, client, cmd)
-				}}, canceled: true, cause: own},
+				}}, cause: own},
 		"the caller's cause is found": {
 			mishap: mishap{want: "ErrCanceled", scripts: stall, run: func(ctx context.Context, client *vehicle.Client, cmd vehicle.Command) error {
 				ctx, cancel := context.WithCancelCause(ctx)
