@@ -24,7 +24,7 @@ func TestFollowWithoutAStreamEndsByItsDeadline(t *testing.T) {
 	must(t, s.Begin(t.Context(), cmd))
 	var all []*following
 	for range followers {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		all = append(all, follows(t, redissink.Follow(ctx, rdb, cmd.ID)))
 	}
