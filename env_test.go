@@ -251,6 +251,20 @@ func TestNewFromEnvNamesWhatItCannotRead(t *testing.T) {
 			}
 		}
 	})
+	t.Run("the folder by default is not blamed on the variable", func(t *testing.T) {
+		env(t, map[string]string{"VEHICLE_USE_TLS": "true"})
+		t.Chdir(t.TempDir())
+		if err := os.Mkdir("certs", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile("certs/ca.pem", []byte("no PEM"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := vehicle.NewFromEnv()
+		if err == nil || !strings.Contains(err.Error(), "certs/ca.pem") || strings.Contains(err.Error(), "VEHICLE_") {
+			t.Errorf("got %v, want an error about the file alone", err)
+		}
+	})
 	t.Run("a target by default is not blamed on the variable", func(t *testing.T) {
 		env(t, nil)
 		_, err := vehicle.NewFromEnv(vehicle.WithPoolSize(0))

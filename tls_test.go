@@ -271,13 +271,7 @@ func TestHandshakeThatFailedIsNotTheReasonForEver(t *testing.T) {
 			if dials++; dials > 1 {
 				return nil, errors.New("nobody is there")
 			}
-			client, server := net.Pipe()
-			go func() {
-				_, _ = server.Read(make([]byte, 16<<10))
-				_, _ = server.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
-				_ = server.Close()
-			}()
-			return client, nil
+			return withoutTLS(), nil
 		}
 		client, err := vehicle.New("passthrough:///gateway", vehicle.WithTLS(nil), vehicle.WithDialOptions(grpc.WithContextDialer(dial)))
 		if err != nil {
@@ -293,6 +287,17 @@ func TestHandshakeThatFailedIsNotTheReasonForEver(t *testing.T) {
 			t.Errorf("the second command: got %d attempts and error %v, want 4 and what the dialer says", res.Attempts, err)
 		}
 	})
+}
+
+// withoutTLS is a connection to a server that takes the handshake for a request in HTTP/1.1.
+func withoutTLS() net.Conn {
+	client, server := net.Pipe()
+	go func() {
+		_, _ = server.Read(make([]byte, 16<<10))
+		_, _ = server.Write([]byte("HTTP/1.1 503 Service Unavailable\r\n\r\n"))
+		_ = server.Close()
+	}()
+	return client
 }
 
 // Nor is it for who asks later: gRPC waits longer and longer before it connects again, and meanwhile the gateway may have been mended.
@@ -316,13 +321,7 @@ func TestHandshakeThatFailedIsNotTheReasonForWhoAsksLater(t *testing.T) {
 					if mended.Load() {
 						return server.Dial(ctx, "")
 					}
-					client, server := net.Pipe()
-					go func() {
-						_, _ = server.Read(make([]byte, 16<<10))
-						_, _ = server.Write([]byte("HTTP/1.1 503 Service Unavailable\r\n\r\n"))
-						_ = server.Close()
-					}()
-					return client, nil
+					return withoutTLS(), nil
 				})))
 				for range 2 {
 					start := time.Now()
@@ -380,14 +379,9 @@ func TestHandshakeThatFailedIsNotTheReasonForACommandThatDidNotAskThen(t *testin
 						last.Store(&conn)
 						return conn, err
 					}
-					client, server := net.Pipe()
-					go func() {
-						_, _ = server.Read(make([]byte, 16<<10))
-						_, _ = server.Write([]byte("HTTP/1.1 503 Service Unavailable\r\n\r\n"))
-						_ = server.Close()
-					}()
-					return client, nil
+					return withoutTLS(), nil
 				})))...)
+				pass(time.Second) // since the client was made
 				late := make(chan error, 1)
 				go func() {
 					_, err := client.Execute(t.Context(), command("Late"))
@@ -409,6 +403,34 @@ func TestHandshakeThatFailedIsNotTheReasonForACommandThatDidNotAskThen(t *testin
 			})
 		})
 	}
+}
+
+// Whose time ends before the gateway has been asked again has run out of time, and is told of the old failure.
+func TestWaitReadyThatEndsBeforeTheServerIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var mute atomic.Bool
+		client, err := vehicle.New("passthrough:///gateway", vehicle.WithTLS(nil), vehicle.WithDialOptions(grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			if mute.Load() {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return withoutTLS(), nil
+		})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		const reason = "first record does not look like a TLS handshake"
+		wantHandshake(t, "the first", client.WaitReady(t.Context()), reason, is[tls.RecordHeaderError])
+		pass(10 * time.Minute)
+		mute.Store(true)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := client.WaitReady(ctx); !errors.Is(err, vehicle.ErrTimeout) || !strings.Contains(err.Error(), reason) {
+			t.Errorf("got error %v, want ErrTimeout with %q", err, reason)
+		}
+	})
 }
 
 // A server that accepts connections and says nothing is named as the reason, by whatever ends the wait.

@@ -35,25 +35,32 @@ func TestConformance(t *testing.T) {
 	vt.TestSink(t, func(*testing.T) vt.Harness { return vt.Harness{Sink: promsink.New(prometheus.NewRegistry())} })
 }
 
-// gather gives what a registry has, one line for each value that is not zero: of a histogram how often it was told.
-func gather(t *testing.T, reg prometheus.Gatherer) map[string]float64 {
+// each calls f for each metric of a registry.
+func each(t *testing.T, reg prometheus.Gatherer, f func(name string, m *dto.Metric)) {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := make(map[string]float64)
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			name := f.GetName()
-			for _, l := range m.GetLabel() {
-				name += fmt.Sprintf(" %s=%s", l.GetName(), l.GetValue())
-			}
-			if v := value(m); v != 0 {
-				got[name] = v
-			}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			f(family.GetName(), m)
 		}
 	}
+}
+
+// gather gives what a registry has, one line for each value that is not zero: of a histogram how often it was told.
+func gather(t *testing.T, reg prometheus.Gatherer) map[string]float64 {
+	t.Helper()
+	got := make(map[string]float64)
+	each(t, reg, func(name string, m *dto.Metric) {
+		for _, l := range m.GetLabel() {
+			name += fmt.Sprintf(" %s=%s", l.GetName(), l.GetValue())
+		}
+		if v := value(m); v != 0 {
+			got[name] = v
+		}
+	})
 	return got
 }
 
@@ -209,18 +216,14 @@ func TestBucketsOfTheDuration(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewPedanticRegistry()
 	promsink.New(reg)
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var got []float64
-	for _, f := range families {
-		if f.GetName() == "command_execution_duration_seconds" {
-			for _, b := range f.GetMetric()[0].GetHistogram().GetBucket() {
+	each(t, reg, func(name string, m *dto.Metric) {
+		if name == "command_execution_duration_seconds" {
+			for _, b := range m.GetHistogram().GetBucket() {
 				got = append(got, b.GetUpperBound())
 			}
 		}
-	}
+	})
 	if diff := cmp.Diff([]float64{0.1, 0.5, 1, 2, 5, 10, 30, 60}, got); diff != "" {
 		t.Errorf("upper bounds (-want +got):\n%s", diff)
 	}
@@ -269,18 +272,12 @@ func TestGaugesFollow(t *testing.T) {
 // sums gives what a registry's histograms were told, added up.
 func sums(t *testing.T, reg prometheus.Gatherer) map[string]float64 {
 	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
 	got := make(map[string]float64)
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if h := m.GetHistogram(); h != nil {
-				got[f.GetName()] += h.GetSampleSum()
-			}
+	each(t, reg, func(name string, m *dto.Metric) {
+		if h := m.GetHistogram(); h != nil {
+			got[name] += h.GetSampleSum()
 		}
-	}
+	})
 	return got
 }
 
@@ -423,19 +420,13 @@ func TestLabelsAreBounded(t *testing.T) {
 		"status": {"completed", "failed", "timeout"}, "command": {"ReadDTC", "other"}, "code": {}, "call": {"Begin", "Write", "End"},
 		"sink": {"*promsink.Sink"}, "state": {"idle", "connecting", "ready", "transient_failure"}, "certificate": {"client", "ca"},
 	}
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			for _, l := range m.GetLabel() {
-				if !slices.Contains(allowed[l.GetName()], l.GetValue()) {
-					t.Errorf("got %s{%s=%q}, want one of %q", f.GetName(), l.GetName(), l.GetValue(), allowed[l.GetName()])
-				}
+	each(t, reg, func(name string, m *dto.Metric) {
+		for _, l := range m.GetLabel() {
+			if !slices.Contains(allowed[l.GetName()], l.GetValue()) {
+				t.Errorf("got %s{%s=%q}, want one of %q", name, l.GetName(), l.GetValue(), allowed[l.GetName()])
 			}
 		}
-	}
+	})
 	problems, err := testutil.GatherAndLint(reg)
 	if err != nil || len(problems) > 0 {
 		t.Errorf("got problems %v, %v, want none", problems, err)
