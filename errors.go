@@ -194,7 +194,7 @@ func contextError(ctx context.Context, when string, last error) *Error {
 	}
 }
 
-// notTheCallers is the error of a sink that saw its ctx end, where the caller has cancelled nothing.
+// notTheCallers is what a command was suffering from when its client was closed, often a sink that saw its ctx end: the caller has cancelled nothing.
 type notTheCallers struct{ error }
 
 func (e notTheCallers) Is(target error) bool {
