@@ -347,6 +347,7 @@ var errThere = errors.New("pgsink: the command's row is there")
 
 // run sends the statements and reads their results.
 func (t *transaction) run(ctx context.Context, conn *pgxpool.Conn) error {
+	lendBuffers(conn.Conn(), &t.batch)
 	return conn.SendBatch(ctx, &t.batch).Close()
 }
 
