@@ -15,7 +15,7 @@ type attempt struct {
 	grpc.ClientStream
 	place     *place
 	described *described // nil without observers
-	ctx       *lifetime
+	ctx       *attemptContext
 	idle      *time.Timer // nil: no idle timeout
 	ran       bool        // mayHaveRun, before this attempt
 	sent      bool
@@ -24,7 +24,7 @@ type attempt struct {
 	mu    sync.Mutex
 	cause error // why ctx was ended; nil: it was not, or by its deadline
 
-	firstCtx   lifetime // for an attempt that does not move
+	firstCtx   attemptContext // for an attempt that does not move
 	firstPlace place
 }
 
@@ -41,7 +41,8 @@ var errIdle = errors.New("vehicle: no chunk within the idle timeout")
 // end by itself.
 func (at *attempt) begin(values context.Context, first bool, deadline time.Time) {
 	at.ctx = &at.firstCtx
-	at.ctx.begin(values, first, deadline)
+	at.ctx.begin(values, deadline)
+	at.ctx.first = first
 }
 
 // again makes another context, for an attempt that has moved.
@@ -49,10 +50,10 @@ func (at *attempt) again() {
 	at.mu.Lock()
 	defer at.mu.Unlock()
 	before := at.ctx
-	at.ctx = new(lifetime)
-	at.ctx.begin(before.values, before.first, before.deadline)
+	at.ctx = &attemptContext{first: before.first}
+	at.ctx.begin(before.values, before.deadline)
 	if at.cause != nil { // it was ended while it was moving
-		at.ctx.end(context.Canceled)
+		at.ctx.cancel()
 	}
 }
 
@@ -63,7 +64,7 @@ func (at *attempt) cancel(cause error) {
 	if at.cause == nil || at.cause == errMoved { //nolint:errorlint // ours, never wrapped
 		at.cause = cause
 	}
-	at.ctx.end(context.Canceled)
+	at.ctx.cancel()
 }
 
 // moved says whether the attempt's context ended only because it is to be made at another place.
@@ -121,4 +122,35 @@ func (at *attempt) receive(wire *codec, idle time.Duration) error {
 	}
 	at.waited()
 	return err
+}
+
+// attemptContext is an attempt's context, as gRPC sees it.
+type attemptContext struct {
+	lifetime
+
+	first bool // firstHeaders' values come before those of others
+}
+
+// Deadline implements context.Context. gRPC tells the server how much time is left, by the microsecond. That would be
+// another text for each command, which HPACK could not refer to and which drives out what it could. So what is left is rounded
+// up to a millisecond: the server may believe that it has so much more, and this side ends in time.
+func (c *attemptContext) Deadline() (time.Time, bool) {
+	if c.deadline.IsZero() {
+		return time.Time{}, false
+	}
+	left := time.Until(c.deadline)
+	if left <= 0 {
+		return c.deadline, true
+	}
+	return c.deadline.Add((left + time.Millisecond - 1).Truncate(time.Millisecond) - left), true
+}
+
+// Value implements context.Context.
+func (c *attemptContext) Value(key any) any {
+	if c.first {
+		if value := firstHeaders.Value(key); value != nil {
+			return value
+		}
+	}
+	return c.values.Value(key)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -56,6 +57,34 @@ func TestAnAttemptThatMovesCanBeEnded(t *testing.T) {
 			if ended := at.ctx.Err() != nil; ended != (test.want != nil) {
 				t.Errorf("its context has ended: got %t, want %t", ended, test.want != nil)
 			}
+		})
+	}
+}
+
+// What is left of the time is told in whole milliseconds, never less than there is.
+func TestAnAttemptRoundsWhatIsLeftOfItsTime(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ passed, want time.Duration }{
+		"all of it":             {0, 30 * time.Second},
+		"some microseconds":     {17 * time.Microsecond, 30 * time.Second},
+		"a nanosecond less":     {time.Millisecond - 1, 30 * time.Second},
+		"a millisecond":         {time.Millisecond, 30*time.Second - time.Millisecond},
+		"nearly all":            {30*time.Second - 1, time.Millisecond},
+		"all":                   {30 * time.Second, 0},
+		"what is past is exact": {30*time.Second + 17*time.Microsecond, -17 * time.Microsecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var ctx attemptContext
+				ctx.begin(t.Context(), time.Now().Add(30*time.Second))
+				defer ctx.cancel()
+				time.Sleep(test.passed)
+				deadline, ok := ctx.Deadline()
+				if got := time.Until(deadline); !ok || got != test.want {
+					t.Errorf("what is left: got %v, %t, want %v", got, ok, test.want)
+				}
+			})
 		})
 	}
 }

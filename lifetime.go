@@ -6,46 +6,64 @@ import (
 	"time"
 )
 
-// lifetime is an attempt's context: another's values, and an end of its own. Package context could make it, with nine more
-// allocations, and with a time in each request's headers that no other has (see Deadline).
+// lifetime is a context with another's values, and an end of its own. Package context's cost up to nine more allocations, and a
+// timer that runs even where nobody waits for the end.
 type lifetime struct {
 	values   context.Context
 	deadline time.Time // zero: none
-	first    bool      // firstHeaders' values come before those of values
-	given    bool      // child has been set
 
 	mu    sync.Mutex
+	state state
+	given bool          // child has been set
 	done  chan struct{} // nil until somebody asks for it
-	err   error
-	timer *time.Timer
-	child func() // is told of the end; gRPC's own context
+	timer *time.Timer   // nil until then, too
+	child func()        // is told of the end; gRPC's own context
 }
+
+// state is a lifetime's.
+type state uint8
+
+const (
+	going state = iota
+	canceled
+	expired
+)
 
 // begin is called before anyone else has it.
-func (l *lifetime) begin(values context.Context, first bool, deadline time.Time) {
-	l.values, l.first, l.deadline = values, first, deadline
-	if deadline.IsZero() {
-		return
+func (l *lifetime) begin(values context.Context, deadline time.Time) {
+	l.values, l.deadline = values, deadline
+}
+
+// look ends it if its time has passed and there is no timer to do it. Its caller holds mu; nobody waits for it yet.
+func (l *lifetime) look() (left time.Duration) {
+	if l.state != going || l.timer != nil || l.deadline.IsZero() {
+		return 0
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if left := time.Until(deadline); left > 0 {
+	if left = time.Until(l.deadline); left <= 0 {
+		l.state = expired
+	}
+	return left
+}
+
+// watch has it end in time. Its caller holds mu.
+func (l *lifetime) watch() {
+	if left := l.look(); left > 0 {
 		l.timer = time.AfterFunc(left, l.expire)
-	} else {
-		l.err = context.DeadlineExceeded
 	}
 }
 
-func (l *lifetime) expire() { l.end(context.DeadlineExceeded) }
+func (l *lifetime) expire() { l.end(expired) }
 
-// end ends it, because of err, if it has not ended.
-func (l *lifetime) end(err error) {
+// cancel ends it, if it has not ended.
+func (l *lifetime) cancel() { l.end(canceled) }
+
+func (l *lifetime) end(as state) {
 	l.mu.Lock()
-	if l.err != nil {
+	if l.look(); l.state != going {
 		l.mu.Unlock()
 		return
 	}
-	l.err = err
+	l.state = as
 	if l.timer != nil {
 		l.timer.Stop()
 	}
@@ -60,27 +78,17 @@ func (l *lifetime) end(err error) {
 	}
 }
 
-// Deadline implements context.Context. gRPC tells the server how much time is left, by the microsecond. That would be
-// another text for each command, which HPACK could not refer to and which drives out what it could. So what is left is rounded
-// up to a millisecond: the server may believe that it has so much more, and this side ends in time.
-func (l *lifetime) Deadline() (time.Time, bool) {
-	if l.deadline.IsZero() {
-		return time.Time{}, false
-	}
-	left := time.Until(l.deadline)
-	if left <= 0 {
-		return l.deadline, true
-	}
-	return l.deadline.Add((left + time.Millisecond - 1).Truncate(time.Millisecond) - left), true
-}
+// Deadline implements context.Context.
+func (l *lifetime) Deadline() (time.Time, bool) { return l.deadline, !l.deadline.IsZero() }
 
 // Done implements context.Context.
 func (l *lifetime) Done() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.done == nil {
+		l.watch()
 		l.done = make(chan struct{})
-		if l.err != nil {
+		if l.state != going {
 			close(l.done)
 		}
 	}
@@ -91,21 +99,22 @@ func (l *lifetime) Done() <-chan struct{} {
 func (l *lifetime) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.err
+	l.look()
+	switch l.state {
+	case canceled:
+		return context.Canceled
+	case expired:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
 }
 
 // Value implements context.Context.
-func (l *lifetime) Value(key any) any {
-	if l.first {
-		if value := firstHeaders.Value(key); value != nil {
-			return value
-		}
-	}
-	return l.values.Value(key)
-}
+func (l *lifetime) Value(key any) any { return l.values.Value(key) }
 
 // AfterFunc is what package context looks for in a context that is not its own: f is called when this one ends. There is
-// room for one f, gRPC's. Any other, and gRPC's below an interceptor that adds values, costs a goroutine.
+// room for one f, such as gRPC's. Any other, and gRPC's below an interceptor that adds values, costs a goroutine.
 func (l *lifetime) AfterFunc(f func()) (stop func() bool) {
 	if l.adopt(f) {
 		return l.forget
@@ -116,7 +125,7 @@ func (l *lifetime) AfterFunc(f func()) (stop func() bool) {
 func (l *lifetime) adopt(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.given || l.err != nil {
+	if l.watch(); l.given || l.state != going {
 		return false
 	}
 	l.given, l.child = true, f

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Who makes contexts from an attempt's sees it end as if it were package context's.
+// Who makes contexts from one sees it end as if it were package context's.
 func TestLifetimeEndsWhatIsMadeFromIt(t *testing.T) {
 	t.Parallel()
 	type key struct{}
@@ -17,11 +17,11 @@ func TestLifetimeEndsWhatIsMadeFromIt(t *testing.T) {
 		end     func(l *lifetime)
 		want    error
 	}{
-		"it is ended":           {time.Hour, func(l *lifetime) { l.end(context.Canceled) }, context.Canceled},
-		"without a deadline":    {0, func(l *lifetime) { l.end(context.Canceled) }, context.Canceled},
+		"it is ended":           {time.Hour, func(l *lifetime) { l.cancel() }, context.Canceled},
+		"without a deadline":    {0, func(l *lifetime) { l.cancel() }, context.Canceled},
 		"its deadline passes":   {time.Second, func(*lifetime) { time.Sleep(time.Second); synctest.Wait() }, context.DeadlineExceeded},
 		"its deadline is past":  {-time.Second, func(*lifetime) {}, context.DeadlineExceeded},
-		"it is ended only once": {time.Second, func(l *lifetime) { l.end(context.Canceled); time.Sleep(time.Second) }, context.Canceled},
+		"it is ended only once": {time.Second, func(l *lifetime) { l.cancel(); time.Sleep(time.Second) }, context.Canceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -31,7 +31,7 @@ func TestLifetimeEndsWhatIsMadeFromIt(t *testing.T) {
 				if test.timeout != 0 {
 					deadline = time.Now().Add(test.timeout)
 				}
-				l.begin(t.Context(), true, deadline)
+				l.begin(t.Context(), deadline)
 				made := map[string]context.Context{"it": &l}
 				add := func(name string, parent context.Context) {
 					ctx, cancel := context.WithCancel(parent)
@@ -65,11 +65,11 @@ func TestLifetimeEndsWhatIsMadeFromIt(t *testing.T) {
 	}
 }
 
-// A stream that has ended is not kept by the attempt's context, and does not end it.
+// A child that has ended is not kept, and does not end its parent.
 func TestLifetimeLetsGoOfItsChild(t *testing.T) {
 	t.Parallel()
 	var l lifetime
-	l.begin(t.Context(), true, time.Time{})
+	l.begin(t.Context(), time.Time{})
 	_, cancel := context.WithCancel(&l)
 	cancel()
 	if l.child != nil || l.Err() != nil {
@@ -77,33 +77,52 @@ func TestLifetimeLetsGoOfItsChild(t *testing.T) {
 	}
 	next, cancel := context.WithCancel(&l)
 	defer cancel()
-	l.end(context.Canceled)
+	l.cancel()
 	<-next.Done()
 }
 
-// What is left of the time is told in whole milliseconds, never less than there is.
-func TestLifetimeRoundsWhatIsLeft(t *testing.T) {
+// It ends in time also for who only asks now and then, and nobody's timer runs meanwhile.
+func TestLifetimeNeedsNoTimerUntilSomebodyWaits(t *testing.T) {
 	t.Parallel()
-	for name, test := range map[string]struct{ passed, want time.Duration }{
-		"all of it":             {0, 30 * time.Second},
-		"some microseconds":     {17 * time.Microsecond, 30 * time.Second},
-		"a nanosecond less":     {time.Millisecond - 1, 30 * time.Second},
-		"a millisecond":         {time.Millisecond, 30*time.Second - time.Millisecond},
-		"nearly all":            {30*time.Second - 1, time.Millisecond},
-		"all":                   {30 * time.Second, 0},
-		"what is past is exact": {30*time.Second + 17*time.Microsecond, -17 * time.Microsecond},
+	for name, test := range map[string]struct {
+		passed time.Duration
+		end    bool
+		want   error
+	}{
+		"before its deadline":           {time.Second - 1, false, nil},
+		"at its deadline":               {time.Second, false, context.DeadlineExceeded},
+		"ended before its deadline":     {time.Second - 1, true, context.Canceled},
+		"ended when its time is over":   {time.Second, true, context.DeadlineExceeded},
+		"long after its time is over":   {time.Hour, true, context.DeadlineExceeded},
+		"ended as soon as it has begun": {0, true, context.Canceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var l lifetime
-				l.begin(t.Context(), true, time.Now().Add(30*time.Second))
-				defer l.end(context.Canceled)
+				l.begin(t.Context(), time.Now().Add(time.Second))
 				time.Sleep(test.passed)
-				deadline, ok := l.Deadline()
-				if got := time.Until(deadline); !ok || got != test.want {
-					t.Errorf("what is left: got %v, %t, want %v", got, ok, test.want)
+				if test.end {
+					l.cancel()
 				}
+				if got := l.Err(); got != test.want { //nolint:errorlint // a context returns it as it is
+					t.Errorf("its error: got %v, want %v", got, test.want)
+				}
+				if l.timer != nil {
+					t.Error("a timer runs, and nobody waits")
+				}
+				select {
+				case <-l.Done():
+					if test.want == nil {
+						t.Error("who waits is told of an end, and there was none")
+					}
+				default:
+					if test.want != nil {
+						t.Error("who waits is not told of the end")
+					}
+				}
+				time.Sleep(2 * time.Second)
+				<-l.Done()
 			})
 		})
 	}

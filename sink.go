@@ -117,9 +117,10 @@ func (d *delivery) endFrom(ctx context.Context, i int, res Result, describe func
 		}
 	}()
 	err = d.call(ctx, s, "End", func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
-		defer cancel()
-		return s.End(ctx, res)
+		var limit lifetime // most sinks have stored the end with the final chunk, and need no timer
+		limit.begin(context.WithoutCancel(ctx), time.Now().Add(endTime))
+		defer limit.cancel()
+		return s.End(&limit, res)
 	})
 }
 
