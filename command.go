@@ -2,7 +2,6 @@ package vehicle
 
 import (
 	"bytes"
-	"crypto/sha1" //nolint:gosec // G505: UUIDv5 is made of it
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/sovd-go/vehicle/internal/foreign"
+	"github.com/sovd-go/vehicle/internal/uuid5"
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
@@ -60,12 +60,8 @@ type Chunk struct {
 // with the command's ID as namespace and Seq in decimal as name: the same on every replay, in every
 // process.
 func (c Chunk) ID() uuid.UUID {
-	var room [len(c.CommandID) + 11]byte                                                      // the longest int32
-	sum := sha1.Sum(strconv.AppendInt(append(room[:0], c.CommandID[:]...), int64(c.Seq), 10)) //nolint:gosec // G401: UUIDv5 is made of it
-	id := uuid.UUID(sum[:16])
-	id[6] = id[6]&0x0f | 5<<4 // the version
-	id[8] = id[8]&0x3f | 0x80 // the variant
-	return id
+	var room [11]byte // for the longest int32
+	return uuid5.New(c.CommandID, strconv.AppendInt(room[:0], int64(c.Seq), 10))
 }
 
 // Status is where a command stands. The values are those that the commands table stores.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 
 	"github.com/sovd-go/vehicle/internal/foreign"
 	"github.com/sovd-go/vehicle/internal/within"
@@ -46,7 +47,11 @@ func (r *receiver) receive() (ready []Chunk, err *Error) {
 				ready, err = r.takeAhead(ready)
 				continue
 			}
-			ready, err = r.take(r.wire.scratch(), r.attempts.receive(), ready)
+			received := r.attempts.receive()
+			if r.together() {
+				ready = slices.Grow(ready, 1+len(r.wire.waiting))
+			}
+			ready, err = r.take(r.wire.scratch(), received, ready)
 		}
 		r.ready = ready
 		return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -13,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/jsonquote"
+	"github.com/sovd-go/vehicle/internal/uuid5"
 )
 
 // op is what one call asks of the database. Of the caller's it refers to the payloads, which a Sink may keep, and to no slice
@@ -165,33 +168,31 @@ type ending struct {
 }
 
 func newEnd(res vehicle.Result, m mark) *op {
-	id := res.Command.ID
+	return &op{command: res.Command.ID, end: newEnding(res, m), done: make(chan struct{})}
+}
+
+func newEnding(res vehicle.Result, m mark) *ending {
 	e := &ending{mark: m, status: res.Status, at: toTime(res.FinishedAt)}
-	details := struct {
-		CommandName string  `json:"command_name"`
-		ChunkCount  *int    `json:"chunk_count,omitempty"`
-		Error       *string `json:"error,omitempty"`
-	}{CommandName: toText(res.Command.Name)}
+	details := jsonquote.Append([]byte(`{"command_name":`), toText(res.Command.Name))
 	if res.Status == vehicle.StatusCompleted {
 		e.action = "command_completed"
-		details.ChunkCount = &res.Chunks
+		details = strconv.AppendInt(append(details, `,"chunk_count":`...), int64(res.Chunks), 10)
 	} else {
 		e.action, e.status = "command_failed", vehicle.StatusFailed
 		e.message = "failed for an unknown reason"
 		if res.Err != nil {
 			e.message = toText(res.Err.Error())
 		}
-		details.Error = &e.message
+		details = jsonquote.Append(append(details, `,"error":`...), e.message)
 	}
-	text, _ := json.Marshal(details) //nolint:errchkjson // strings and an int
-	e.details, _ = toJSONB(text)
-	e.auditID = toUUID(auditID(id, e.action))
-	return &op{command: id, end: e, done: make(chan struct{})}
+	e.details = alias(append(details, '}'))
+	e.auditID = toUUID(auditID(res.Command.ID, e.action))
+	return e
 }
 
 // auditID is a UUIDv5, like [vehicle.Chunk.ID]: one row for each command and action, however often it is written.
 func auditID(command uuid.UUID, action string) uuid.UUID {
-	return uuid.NewSHA1(command, []byte("audit:"+action))
+	return uuid5.New(command, []byte("audit:"+action))
 }
 
 func toUUID(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }

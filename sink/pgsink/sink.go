@@ -106,7 +106,7 @@ func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 			end = foretold(ctx, id)
 		}
 		if end != nil {
-			o.end = newEnd(*end, r.mark).end
+			o.end = newEnding(*end, r.mark)
 			o.end.fresh = r.fresh && !r.mark.stored && end.Status == vehicle.StatusCompleted
 			r.foretold = o.end
 		}

@@ -1,7 +1,6 @@
 package redissink
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/jsonquote"
 )
 
 // The kinds of events.
@@ -114,13 +114,13 @@ func (e Event) appendJSON(b []byte) []byte {
 		return append(b, '}')
 	}
 	b = append(b, `","status":`...)
-	b = appendString(b, string(e.Status))
+	b = jsonquote.Append(b, string(e.Status))
 	b = append(b, `,"completed_at":"`...)
 	b = e.CompletedAt.UTC().AppendFormat(b, timeFormat)
 	b = append(b, '"')
 	if e.Event == kindError {
 		b = append(b, `,"error_message":`...)
-		b = appendString(b, e.ErrorMessage)
+		b = jsonquote.Append(b, e.ErrorMessage)
 	}
 	return append(b, '}')
 }
@@ -135,14 +135,6 @@ func appendUUID(b []byte, id uuid.UUID) []byte {
 		b = hex.AppendEncode(b, part)
 	}
 	return b
-}
-
-func appendString(b []byte, s string) []byte {
-	buf := bytes.NewBuffer(b)
-	enc := json.NewEncoder(buf)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(s) // a string can always be encoded
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }
 
 // errUnknownKind is a message that is well formed and of a kind that others publish.

@@ -28,13 +28,18 @@ const (
 
 // batch is some events of one command, encoded one behind the other.
 type batch struct {
-	run     *run
-	config  config
-	entries []uint64
-	ends    []int // of the events, in text
-	text    []byte
+	run    *run
+	config config
+	events []event
+	text   []byte
 
 	withdrawn uint64 // an entry that is to go; 0: none
+}
+
+// event is one of a batch.
+type event struct {
+	entry uint64
+	end   int // in text
 }
 
 // batch makes one for so many events, or fewer.
@@ -45,8 +50,7 @@ func (s *Sink) batch(r *run, events int) *batch {
 	if r.buffer == nil {
 		r.buffer = new([]byte)
 	}
-	events = min(events, maxBatchEvents)
-	return &batch{run: r, config: s.config, text: (*r.buffer)[:0], entries: make([]uint64, 0, events), ends: make([]int, 0, events)}
+	return &batch{run: r, config: s.config, text: (*r.buffer)[:0], events: make([]event, 0, min(events, maxBatchEvents))}
 }
 
 // release gives a call's buffer to those that come.
@@ -59,21 +63,21 @@ func (s *Sink) release(r *run) {
 
 // fits says whether another event may be added. One event fits whatever its size.
 func (b *batch) fits() bool {
-	return len(b.entries) < maxBatchEvents && len(b.text) < maxBatchBytes
+	return len(b.events) < maxBatchEvents && len(b.text) < maxBatchBytes
 }
 
 func (b *batch) add(entry uint64, e Event) {
 	b.text = e.appendJSON(b.text)
-	b.entries = append(b.entries, entry)
-	b.ends = append(b.ends, len(b.text))
+	b.events = append(b.events, event{entry, len(b.text)})
 }
 
-func (b *batch) event(i int) []byte {
+// json is the ith event's.
+func (b *batch) json(i int) []byte {
 	start := 0
 	if i > 0 {
-		start = b.ends[i-1]
+		start = b.events[i-1].end
 	}
-	return b.text[start:b.ends[i]]
+	return b.text[start:b.events[i].end]
 }
 
 func (b *batch) job() job {
@@ -91,10 +95,10 @@ type publication struct {
 }
 
 func (p *publication) commands(ctx context.Context) (int, []redis.Cmder) {
-	cmds := make([]redis.Cmder, 0, len(p.entries)-p.sent)
+	cmds := make([]redis.Cmder, 0, len(p.events)-p.sent)
 	var channel any = p.run.channel // on the heap once
-	for i := p.sent; i < len(p.entries); i++ {
-		cmd := redis.NewIntCmd(ctx, "publish", channel, p.event(i))
+	for i := p.sent; i < len(p.events); i++ {
+		cmd := redis.NewIntCmd(ctx, "publish", channel, p.json(i))
 		// go-redis sends each PUBLISH to another node of a cluster, and a command's events would
 		// overtake each other. Any node publishes to all: let it be the same one.
 		cmd.SetFirstKeyPos(1)
@@ -109,7 +113,7 @@ func (p *publication) finish(cmds []redis.Cmder) error {
 		if err := cmd.Err(); err != nil {
 			return err
 		}
-		p.run.last = p.entries[p.sent]
+		p.run.last = p.events[p.sent].entry
 		p.sent++
 	}
 	return nil
@@ -188,10 +192,10 @@ type appending struct {
 }
 
 func (a *appending) commands(ctx context.Context) (int, []redis.Cmder) {
-	args := make([]any, 0, 6+2*len(a.entries))
+	args := make([]any, 0, 6+2*len(a.events))
 	args = append(args, a.run.channel, a.run.number, a.config.maxLen, a.config.ttl.Milliseconds(), a.run.last, a.withdrawn)
-	for i, n := range a.entries {
-		args = append(args, n, a.event(i))
+	for i, e := range a.events {
+		args = append(args, e.entry, a.json(i))
 	}
 	return len(a.text), []redis.Cmder{appendScript.call(ctx, a.withText, a.run.stream, args...)}
 }
@@ -204,6 +208,6 @@ func (a *appending) finish(cmds []redis.Cmder) error {
 	case n < 0:
 		return ErrSuperseded
 	}
-	a.run.last = a.entries[len(a.entries)-1]
+	a.run.last = a.events[len(a.events)-1].entry
 	return nil
 }

@@ -24,7 +24,12 @@ const (
 )
 
 // channelOf is where a command's events are published.
-func channelOf(commandID uuid.UUID) string { return "response:" + commandID.String() }
+func channelOf(commandID uuid.UUID) string {
+	var room [len(channelPrefix) + 36]byte
+	return string(appendUUID(append(room[:0], channelPrefix...), commandID))
+}
+
+const channelPrefix = "response:"
 
 // streamOf is the key of a command's stream, and the channel that announces what is appended. In a
 // cluster it is in the same slot as the channel of the events.
