@@ -1,5 +1,7 @@
 package pgsink
 
+import "github.com/jackc/pgx/v5"
+
 // NastyPayloads are those of the tests in this package, for those that have a server.
 func NastyPayloads(yield func(name, text string, plain bool)) {
 	for _, p := range nastyPayloads {
@@ -9,3 +11,12 @@ func NastyPayloads(yield func(name, text string, plain bool)) {
 
 // Wrap is how a text is stored that jsonb cannot hold.
 func Wrap(text string) string { return wrap([]byte(text)) }
+
+// Kept is the memory that the connection keeps for what pgx encodes.
+func Kept(conn *pgx.Conn) (arguments, messages []byte) {
+	b := buffersOf(conn)
+	return b.arguments, b.messages
+}
+
+// MaxBuffer bounds each of the two.
+const MaxBuffer = maxBuffer

@@ -1,0 +1,93 @@
+package pgsink_test
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sovd-go/vehicle/sink/pgsink"
+)
+
+// What pgx encodes a transaction in is there for the next one on the connection, whatever the application does with it in between.
+func TestAConnectionKeepsWhatItEncodesIn(t *testing.T) {
+	t.Parallel()
+	for _, mode := range execModes {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			pool := db.newPool(func(c *pgxpool.Config) {
+				withMode(mode)(c)
+				c.MaxConns = 1
+			})
+			s := db.newSinkOn(pool)
+			store := func(payloads ...string) {
+				t.Helper()
+				cmd := db.admitted()
+				if err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, payloads...)); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(payloads, db.stored(cmd.ID).Chunks); diff != "" {
+					t.Errorf("what is stored (-want +got):\n%s", diff)
+				}
+			}
+
+			store(answer("first", 200)...)
+			first := keptBy(t, pool)
+			if mode != pgx.QueryExecModeExec && mode != pgx.QueryExecModeSimpleProtocol { // those have others
+				for name, memory := range first {
+					if !bytes.Contains(memory, []byte("first 299 xxx")) {
+						t.Errorf("%s of the first transaction were not encoded in the %d bytes that are kept", name, len(memory))
+					}
+				}
+			}
+
+			long := strings.Repeat("the application's ", 1000)
+			var got string
+			if err := pool.QueryRow(t.Context(), "SELECT $1::text", long).Scan(&got); err != nil || got != long {
+				t.Errorf("a text that the application selects: %v, got %d bytes of %d, the same: %t", err, len(got), len(long), got == long)
+			}
+
+			store(answer("second", 180)...)
+			store("3", "4")
+			for name, memory := range keptBy(t, pool) {
+				if unsafe.SliceData(memory) != unsafe.SliceData(first[name]) {
+					t.Errorf("%s of the second transaction were not encoded in the memory of the first", name)
+				}
+			}
+
+			store(`"` + strings.Repeat("large ", pgsink.MaxBuffer/5) + `"`)
+			store(answer("third", 190)...)
+			for name, memory := range keptBy(t, pool) {
+				if len(memory) > pgsink.MaxBuffer {
+					t.Errorf("of %s a connection keeps %d bytes after a large payload, want no more than %d", name, len(memory), pgsink.MaxBuffer)
+				}
+			}
+		})
+	}
+}
+
+// keptBy is all of the memory that the pool's only connection keeps.
+func keptBy(t *testing.T, pool *pgxpool.Pool) map[string][]byte {
+	t.Helper()
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	arguments, messages := pgsink.Kept(conn.Conn())
+	return map[string][]byte{"the arguments": arguments[:cap(arguments)], "the messages": messages[:cap(messages)]}
+}
+
+// answer is 300 payloads of so many bytes and a few more.
+func answer(name string, length int) (payloads []string) {
+	for i := range 300 {
+		payloads = append(payloads, fmt.Sprintf(`"%s %d %s"`, name, i, strings.Repeat("x", length)))
+	}
+	return payloads
+}
