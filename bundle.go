@@ -143,9 +143,9 @@ func isBundle(message []byte) bool { return len(message) > 0 && message[0] == bu
 // maxShared is how many bytes a payload that is kept may hold in memory beside itself; see owned.
 const maxShared = 1 << 10
 
-// unbundle returns a bundle's messages, the last one first, in the array of messages if they fit. They are parts of the bundle if that is
-// ours, else copies.
-func unbundle(messages [][]byte, bundle []byte, ours bool) ([][]byte, error) {
+// unbundle returns a bundle's messages, the last one first, in the array of messages if they fit. They are parts of the bundle if that
+// may be kept, else copies.
+func unbundle(messages [][]byte, bundle []byte, keep bool) ([][]byte, error) {
 	if messages = messages[:0]; cap(messages) == 0 {
 		messages = make([][]byte, 0, 4) // most are of a short answer
 	}
@@ -167,7 +167,7 @@ func unbundle(messages [][]byte, bundle []byte, ours bool) ([][]byte, error) {
 		end = start
 	}
 	messages = append(messages, bundle[:end:end])
-	if !ours {
+	if !keep {
 		own(messages)
 	}
 	messages[len(messages)-1][0] = firstByte

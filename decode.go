@@ -124,8 +124,8 @@ func (c *codec) read(data mem.BufferSlice, m *vehiclepb.CommandResponse) error {
 		return c.unmarshal(owned(data), m)
 	}
 	var err error
-	_, ours := data[0].(mem.SliceBuffer) // see owned
-	if c.waiting, err = unbundle(c.waiting, data[0].ReadOnlyData(), ours); err != nil {
+	_, keep := data[0].(mem.SliceBuffer) // see owned
+	if c.waiting, err = unbundle(c.waiting, data[0].ReadOnlyData(), keep); err != nil {
 		return err
 	}
 	return c.next(m)

@@ -14,15 +14,15 @@ type ending struct {
 
 	mu    sync.Mutex
 	cause error         // nil: the command goes on, or the caller's context has just ended
-	ours  bool          // the caller's context had not ended before
+	first bool          // the caller's context had not ended before
 	at    *attempt      // nil: none that would have to end
 	done  chan struct{} // nil until somebody asks for it
 }
 
 // end ends the command, if it has not ended. Where the caller's context has, that is the cause.
 func (e *ending) end(cause error) {
-	ours := e.Context.Err() == nil
-	if !ours {
+	first := e.Context.Err() == nil
+	if !first {
 		cause = context.Cause(e.Context)
 	}
 	e.mu.Lock()
@@ -30,7 +30,7 @@ func (e *ending) end(cause error) {
 		e.mu.Unlock()
 		return
 	}
-	e.cause, e.ours = cause, ours
+	e.cause, e.first = cause, first
 	if e.done != nil {
 		close(e.done)
 	}
@@ -45,7 +45,7 @@ func (e *ending) end(cause error) {
 func (e *ending) why() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.ours {
+	if !e.first {
 		return nil
 	}
 	return e.cause

@@ -100,13 +100,16 @@ func (ClientClosed) event() {}
 // observers are those among a command's sinks. Most commands have none, and then nothing here does anything.
 type observers []Observer
 
+// wrapper is a sink that serves others.
+type wrapper interface{ Unwrap() []Sink }
+
 func observersIn(sinks []Sink) (found observers) {
 	for _, s := range sinks {
 		if o, ok := s.(Observer); ok {
 			found = append(found, o)
 		}
-		if hides, ok := s.(interface{ Unwrap() []Sink }); ok {
-			found = append(found, observersIn(hides.Unwrap())...)
+		if w, ok := s.(wrapper); ok {
+			found = append(found, observersIn(w.Unwrap())...)
 		}
 	}
 	return found
@@ -114,7 +117,7 @@ func observersIn(sinks []Sink) (found observers) {
 
 // isWrapper says whether a sink's calls are those of the sinks in it.
 func isWrapper(s Sink) bool {
-	_, ok := s.(interface{ Unwrap() []Sink })
+	_, ok := s.(wrapper)
 	return ok
 }
 

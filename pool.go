@@ -101,7 +101,7 @@ func (p *pool) open(at *place) (grpc.ClientStream, error) {
 	stream, err := at.conn.NewStream(at.attempt.ctx, &vehiclepb.VehicleService_ServiceDesc.Streams[0], vehiclepb.VehicleService_ExecuteCommand_FullMethodName,
 		at.opts[:]...)
 	at.conn.heedServiceConfig()
-	moved := p.settle(at, err == nil)
+	moved := p.endOpening(at, err == nil)
 	if err != nil {
 		p.release(at) // gRPC's callback has done it, unless an interceptor failed before gRPC was asked
 	}
@@ -251,8 +251,8 @@ func (at *place) betterOn(c *conn, rank rank) bool {
 	return rank < full || rank == full && c.streams+1 < at.conn.streams
 }
 
-// settle ends the opening of a stream. It says whether the stream is to be opened elsewhere.
-func (p *pool) settle(at *place, opened bool) (moved bool) {
+// endOpening ends the opening of a stream. It says whether the stream is to be opened elsewhere.
+func (p *pool) endOpening(at *place, opened bool) (moved bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unwatch(at)

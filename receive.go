@@ -111,10 +111,10 @@ func (r *receiver) takeAhead(ready []Chunk) (_ []Chunk, err *Error) {
 		return ready, nil
 	}
 	r.ahead, r.until = nil, r.attempts.call.aheadAfter
-	switch failure, ours := received.(*Error); { //nolint:errorlint // run of a lookahead says what it puts
+	switch failure, known := received.(*Error); { //nolint:errorlint // run of a lookahead says what it puts
 	case received == nil: // a final chunk, and another one is missing
 		r.until = never
-	case ours:
+	case known:
 		return ready, failure
 	case received == io.EOF: //nolint:errorlint // gRPC returns it as it is
 		return r.end(ready)

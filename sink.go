@@ -42,9 +42,6 @@ type Sink interface {
 	End(ctx context.Context, res Result) error
 }
 
-// endTime bounds each End.
-const endTime = 10 * time.Second
-
 // delivery hands one command to its sinks, one after the other.
 type delivery struct {
 	sinks   []Sink
@@ -118,7 +115,7 @@ func (d *delivery) endFrom(ctx context.Context, i int, res Result, describe func
 	}()
 	err = d.call(ctx, s, "End", func() error {
 		var limit lifetime // most sinks have stored the end with the final chunk, and need no timer
-		limit.begin(context.WithoutCancel(ctx), time.Now().Add(endTime))
+		limit.begin(context.WithoutCancel(ctx), time.Now().Add(sinkcall.EndTime))
 		defer limit.cancel()
 		return s.End(&limit, res)
 	})

@@ -60,11 +60,8 @@ func (m member) write(ctx context.Context, chunks []vehicle.Chunk) error {
 	return m.wrap(m.call(ctx, "Write", func() error { return m.sink.Write(ctx, chunks) }))
 }
 
-// endTimeout is the bound that the rules of [vehicle.Sink] give a call of End.
-const endTimeout = 10 * time.Second
-
 func (m member) end(ctx context.Context, res vehicle.Result) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sinkcall.EndTime)
 	defer cancel()
 	return m.wrap(m.call(ctx, "End", func() error { return m.sink.End(ctx, res) }))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/sinkcall"
 )
 
 // sinkT is what the cases use of *testing.T. The suite's own tests put a recorder in its place.
@@ -75,9 +76,6 @@ func (p *sinkProbe) writeUnder(ctx context.Context, chunks []vehicle.Chunk) erro
 	return watch(ctx, "Write", func(ctx context.Context) error { return p.Sink.Write(ctx, batch) })
 }
 
-// sinkEndTime is the bound that the SDK gives End.
-const sinkEndTime = 10 * time.Second
-
 // end tells the sink what the run came to. Like the SDK it counts the chunks that the sink took.
 func (p *sinkProbe) end(r sinkRun) error {
 	now := time.Now()
@@ -90,7 +88,7 @@ func (p *sinkProbe) end(r sinkRun) error {
 		StartedAt:  now.Add(-time.Second),
 		FinishedAt: now,
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), sinkEndTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), sinkcall.EndTime)
 	defer cancel()
 	return watch(ctx, "End", func(ctx context.Context) error { return p.Sink.End(ctx, res) })
 }

@@ -10,6 +10,9 @@ import (
 	"github.com/sovd-go/vehicle/internal/within"
 )
 
+// EndTime bounds each call of End: that is one of the rules of vehicle.Sink.
+const EndTime = 10 * time.Second
+
 // Report is told of a call: of which sink, which of its methods, how long it took, and its error.
 type Report func(sink any, method string, took time.Duration, err error)
 

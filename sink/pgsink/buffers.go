@@ -102,7 +102,7 @@ type firstPlan struct {
 func (p *firstPlan) SetNext(next pgtype.EncodePlan) { p.next = next }
 
 func (p *firstPlan) Encode(value any, encoded []byte) ([]byte, error) {
-	first := value.(firstArgument)
+	first, _ := value.(firstArgument) // tryWrap lets nothing else through
 	return p.next.Encode(first.ids, lend(&p.buffers.arguments, encoded, first.size))
 }
 
