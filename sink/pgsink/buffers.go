@@ -14,6 +14,7 @@ import (
 // They belong to the connection and never leave it. So it does not matter when pgx lets go of one.
 type buffers struct {
 	arguments, messages []byte
+	own                 bool // a batch's messages are encoded in memory of its own
 }
 
 // maxBuffer is how many bytes of each a connection keeps. Two thousand rows of 400 bytes fit.
@@ -39,8 +40,9 @@ func lendBuffers(conn *pgx.Conn, batch *pgx.Batch) {
 	if messages < minBuffer {
 		return
 	}
-	b := buffersOf(conn)
-	conn.PgConn().Frontend().Send(room{b, messages})
+	if b := buffersOf(conn); !b.own {
+		conn.PgConn().Frontend().Send(room{b, messages})
+	}
 }
 
 // buffersOf are kept with the connection, which ends with them.
@@ -50,7 +52,8 @@ func buffersOf(conn *pgx.Conn) *buffers {
 	if b, ok := kept[key].(*buffers); ok {
 		return b
 	}
-	b := &buffers{}
+	// This mode sends no batch from the frontend, which would keep what it is lent, however large.
+	b := &buffers{own: conn.Config().DefaultQueryExecMode == pgx.QueryExecModeExec}
 	kept[key] = b
 	types := conn.TypeMap()
 	types.TryWrapEncodePlanFuncs = slices.Insert(slices.Clone(types.TryWrapEncodePlanFuncs), 0, b.tryWrap)

@@ -68,6 +68,9 @@ func TestAConnectionKeepsWhatItEncodesIn(t *testing.T) {
 					t.Errorf("of %s a connection keeps %d bytes after a large payload, want no more than %d", name, len(memory), pgsink.MaxBuffer)
 				}
 			}
+			if n := keptByPGX(t, pool); n > pgsink.MaxBuffer {
+				t.Errorf("pgx keeps %d bytes after a large payload, want no more than %d", n, pgsink.MaxBuffer)
+			}
 		})
 	}
 }
@@ -83,6 +86,25 @@ func keptBy(t *testing.T, pool *pgxpool.Pool) map[string][]byte {
 	arguments, messages := pgsink.Kept(conn.Conn())
 	return map[string][]byte{"the arguments": arguments[:cap(arguments)], "the messages": messages[:cap(messages)]}
 }
+
+// keptByPGX is how many bytes of memory pgx keeps for what the pool's only connection sends.
+func keptByPGX(t *testing.T, pool *pgxpool.Pool) (n int) {
+	t.Helper()
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	conn.Conn().PgConn().Frontend().Send(look(func(messages []byte) { n = cap(messages) }))
+	return n
+}
+
+// look is a message of no bytes that is shown the memory of those before it.
+type look func(messages []byte)
+
+func (l look) Encode(messages []byte) ([]byte, error) { l(messages); return messages, nil }
+func (look) Decode([]byte) error                      { return nil }
+func (look) Frontend()                                {}
 
 // answer is 300 payloads of so many bytes and a few more.
 func answer(name string, length int) (payloads []string) {
