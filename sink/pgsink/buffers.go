@@ -62,14 +62,16 @@ func buffersOf(conn *pgx.Conn) *buffers {
 
 // lend copies what has been encoded to a buffer that has room for size bytes more, and keeps it for the next time.
 func lend(kept *[]byte, encoded []byte, size int) []byte {
-	if cap(encoded)-len(encoded) >= size {
+	size += len(encoded)
+	switch {
+	case cap(encoded) >= size:
 		return encoded
+	case size > maxBuffer:
+		return append(make([]byte, 0, size), encoded...)
+	case cap(*kept) < size: // what grows once does so again
+		*kept = make([]byte, 0, min(max(size, 2*cap(*kept)), maxBuffer))
 	}
-	buf := slices.Grow((*kept)[:0], len(encoded)+size)
-	if cap(buf) <= maxBuffer {
-		*kept = buf
-	}
-	return append(buf, encoded...)
+	return append((*kept)[:0], encoded...)
 }
 
 // room is a message of no bytes. It comes before the others of a transaction.
