@@ -113,6 +113,9 @@ func (l *lifetime) Err() error {
 // Value implements context.Context.
 func (l *lifetime) Value(key any) any { return l.values.Value(key) }
 
+// String is for who prints it: fmt would read what others write meanwhile.
+func (*lifetime) String() string { return "vehicle's context" }
+
 // AfterFunc is what package context looks for in a context that is not its own: f is called when this one ends. There is
 // room for one f, such as gRPC's. Any other, and gRPC's below an interceptor that adds values, costs a goroutine.
 func (l *lifetime) AfterFunc(f func()) (stop func() bool) {

@@ -3,6 +3,8 @@ package vehicle
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,5 +127,24 @@ func TestLifetimeNeedsNoTimerUntilSomebodyWaits(t *testing.T) {
 				<-l.Done()
 			})
 		})
+	}
+}
+
+// A sink's mock prints the context that it is called with, while others may wait for its end.
+func TestLifetimeCanBePrintedWhileItIsUsed(t *testing.T) {
+	t.Parallel()
+	var end lifetime
+	end.begin(t.Context(), time.Now().Add(time.Hour))
+	defer end.cancel()
+	var attempt attemptContext
+	attempt.begin(t.Context(), time.Now().Add(time.Hour))
+	defer attempt.cancel()
+	for name, ctx := range map[string]context.Context{"an End's": &end, "an attempt's": &attempt} {
+		var others sync.WaitGroup
+		others.Go(func() { ctx.Done() })
+		if got, want := fmt.Sprint(ctx), "vehicle's context"; got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+		others.Wait()
 	}
 }
