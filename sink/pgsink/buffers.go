@@ -1,6 +1,7 @@
 package pgsink
 
 import (
+	"encoding/json"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -91,6 +92,9 @@ type firstArgument struct {
 	ids  array[pgtype.UUID]
 	size int
 }
+
+// MarshalJSON is for an application's tracer that logs the arguments.
+func (a firstArgument) MarshalJSON() ([]byte, error) { return json.Marshal(a.ids) }
 
 // tryWrap is asked by pgx for what it cannot encode itself.
 func (b *buffers) tryWrap(value any) (pgtype.WrappedEncodePlanNextSetter, any, bool) {

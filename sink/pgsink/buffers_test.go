@@ -2,8 +2,11 @@ package pgsink_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -74,6 +77,47 @@ func TestAConnectionKeepsWhatItEncodesIn(t *testing.T) {
 		})
 	}
 }
+
+// An application's tracer can log what a statement's arguments are.
+func TestATracerSeesTheArguments(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	var traced argumentsTracer
+	s := db.newSinkOn(db.newPool(func(c *pgxpool.Config) { c.ConnConfig.Tracer = &traced }))
+	cmd := db.admitted()
+	chunks := chunksOf(cmd, 0, answer("traced", 100)...)
+	if err := execute(t.Context(), s, cmd, chunks); err != nil {
+		t.Fatal(err)
+	}
+	traced.mu.Lock()
+	defer traced.mu.Unlock()
+	if text := strings.Join(traced.arguments, "\n"); !strings.Contains(text, chunks[1].ID().String()) {
+		t.Errorf("the second chunk's ID is not among the arguments: got %.300s", text)
+	}
+}
+
+// argumentsTracer collects the arguments as a logger writes them.
+type argumentsTracer struct {
+	mu        sync.Mutex
+	arguments []string
+}
+
+func (*argumentsTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+func (*argumentsTracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (*argumentsTracer) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+func (tr *argumentsTracer) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
+	text, _ := json.Marshal(data.Args) //nolint:errchkjson // what cannot be written is not found
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.arguments = append(tr.arguments, string(text))
+}
+func (*argumentsTracer) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
 // keptBy is all of the memory that the pool's only connection keeps.
 func keptBy(t *testing.T, pool *pgxpool.Pool) map[string][]byte {
