@@ -1,7 +1,6 @@
 package redissink
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -75,7 +74,7 @@ func transient(err error) bool {
 	case errors.As(err, &refused):
 		return transientReply(refused.Error())
 	default:
-		return !errors.Is(err, context.Canceled)
+		return true
 	}
 }
 

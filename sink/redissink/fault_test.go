@@ -3,6 +3,8 @@ package redissink_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -424,30 +426,42 @@ func TestRetriesAreBounded(t *testing.T) {
 	})
 }
 
-func TestHowLongItIsTriedByDefault(t *testing.T) {
+func TestHowLongItIsTried(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		want string
+	refused := func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Err: errors.New("no route")}
+	}
+	silent := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, &net.OpError{Op: "dial", Err: ctx.Err()}
+	}
+	for name, test := range map[string]struct {
+		dial func(context.Context, string, string) (net.Conn, error)
 		call func(t *testing.T, rdb *redis.Client) error
+		want string
 	}{
-		{"(retried for 10s)", func(t *testing.T, rdb *redis.Client) error {
+		"by a sink, by default": {refused, func(t *testing.T, rdb *redis.Client) error {
 			return newSink(t, rdb, streams()).Begin(t.Context(), newCommand())
-		}},
-		{"(retried for 1m0s)", func(t *testing.T, rdb *redis.Client) error {
+		}, "(retried for 10s)"},
+		"by a sink whose packets are dropped": {silent, func(t *testing.T, rdb *redis.Client) error {
+			return newSink(t, rdb, streams(), redissink.WithRetryFor(time.Minute)).Begin(t.Context(), newCommand())
+		}, "(retried for 1m0s)"},
+		"by a follower": {refused, func(t *testing.T, rdb *redis.Client) error {
 			_, err := collect(redissink.Follow(t.Context(), rdb, newCommand().ID))
 			return err
-		}},
+		}, "(retried for 1m0s)"},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1, DialerRetries: 1, Dialer: func(context.Context, string, string) (net.Conn, error) {
-				return nil, &net.OpError{Op: "dial", Err: errors.New("no route")}
-			}})
-			err := test.call(t, rdb)
-			if err == nil || !strings.HasSuffix(err.Error(), test.want) {
-				t.Errorf("got %v, want %s", err, test.want)
-			}
-			must(t, rdb.Close())
-			time.Sleep(time.Minute) // its own goroutines look once a second
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1, Dialer: test.dial})
+				err := test.call(t, rdb)
+				if err == nil || !strings.HasSuffix(err.Error(), test.want) {
+					t.Errorf("got %v, want %s", err, test.want)
+				}
+				must(t, rdb.Close())
+				time.Sleep(time.Minute) // its own goroutines look once a second
+			})
 		})
 	}
 }
@@ -467,6 +481,10 @@ func TestTransient(t *testing.T) {
 		"MASTERDOWN Link with MASTER is down":                                                                                true,
 		"ERR max number of clients reached":                                                                                  true,
 		"ERR max number of clients + cluster connections reached":                                                            true,
+		"TRYAGAIN Multiple keys request during rehashing of slot":                                                            true,
+		"MOVED 3999 127.0.0.1:6381":                                                                                          true, // go-redis follows only so many of them
+		"ASK 3999 127.0.0.1:6381":                                                                                            true,
+		"ERR Script attempted to access a non local key in a cluster node script: 0f, on @user_script:20.":                   true,
 		"BUSY Redis is busy running a script.":                                                                               true,
 		"OOM command not allowed when used memory > 'maxmemory'.":                                                            false,
 		"WRONGTYPE Operation against a key holding the wrong kind of value":                                                  false,
@@ -478,12 +496,17 @@ func TestTransient(t *testing.T) {
 			t.Errorf("%s: got %t, want %t", text, got, want)
 		}
 	}
-	for _, err := range []error{redis.ErrClosed, redissink.ErrClosed, redissink.ErrSuperseded} {
+	for _, err := range []error{
+		redis.ErrClosed, redissink.ErrClosed, redissink.ErrSuperseded,
+		&tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: new(x509.Certificate), Host: "redis"}},
+		x509.UnknownAuthorityError{}, // of a VerifyConnection of the user's
+		&net.DNSError{Err: "no such host", Name: "redis", IsNotFound: true},
+	} {
 		if redissink.Transient(err) {
 			t.Errorf("%v: got true, want false", err)
 		}
 	}
-	for _, err := range []error{io.EOF, io.ErrUnexpectedEOF, &net.OpError{Op: "dial", Err: errors.New("refused")}, redis.ErrPoolTimeout} {
+	for _, err := range []error{io.EOF, io.ErrUnexpectedEOF, &net.OpError{Op: "dial", Err: errors.New("refused")}, redis.ErrPoolTimeout, &net.DNSError{Err: "server misbehaving", Name: "redis"}} {
 		if !redissink.Transient(err) {
 			t.Errorf("%v: got false, want true", err)
 		}
