@@ -55,6 +55,8 @@ func text(err error) string {
 var (
 	errAgain  = errors.New("to be done again at once")
 	errSilent = errors.New("the connection is silent")
+	// errForeign is what reading again does not change.
+	errForeign = errors.New("the stream has an entry that is not of a Sink")
 )
 
 // transient says whether trying again may help: the connection was lost, or Redis is restarting, failing
@@ -66,7 +68,7 @@ func transient(err error) bool {
 	var unknownCA x509.UnknownAuthorityError
 	var dns *net.DNSError
 	switch {
-	case errors.Is(err, redis.ErrClosed), errors.Is(err, ErrClosed), errors.Is(err, ErrSuperseded),
+	case errors.Is(err, redis.ErrClosed), errors.Is(err, ErrClosed), errors.Is(err, ErrSuperseded), errors.Is(err, errForeign),
 		errors.As(err, &unverified), errors.As(err, &unknownCA):
 		return false
 	case errors.As(err, &dns):

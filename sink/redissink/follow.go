@@ -288,7 +288,7 @@ func (f *follower) entry(x redis.XMessage) (int, error) {
 	before, err := strconv.ParseUint(p, 10, 64)
 	text, okText := x.Values["e"].(string)
 	if !ok || err != nil || !okText {
-		return 0, errors.New("the stream has an entry that is not of a Sink")
+		return 0, errForeign
 	}
 	if f.at.run != 0 && id.run != f.at.run {
 		if err := f.restart(); err != nil {
@@ -307,7 +307,7 @@ func (f *follower) entry(x redis.XMessage) (int, error) {
 	}
 	var e Event
 	if err := e.UnmarshalJSON([]byte(text)); err != nil {
-		return 0, err
+		return 0, fmt.Errorf("%w: %w", errForeign, err)
 	}
 	return len(text), f.give(e)
 }
