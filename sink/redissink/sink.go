@@ -133,7 +133,9 @@ func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
 		if err := s.do(ctx, r, op, b.job()); err != nil {
 			return err
 		}
-		r.ended = end
+		if r.ended = end; end != nil {
+			r.last = entryOf(chunks[n-1].Seq) // the end may be withdrawn
+		}
 		chunks = chunks[n:]
 	}
 	if told != nil {

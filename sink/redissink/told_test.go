@@ -69,18 +69,27 @@ func TestTheEndIsPublishedWithTheFinalChunkWhereItIsCertain(t *testing.T) {
 func TestAnEndThatWasToldAndDoesNotComeTrueIsAnError(t *testing.T) {
 	t.Parallel()
 	rdb := connect(t, sharedURL)
-	s, cmd := newSink(t, rdb, streams()), newCommand()
-	must(t, s.Begin(t.Context(), cmd))
-	res := completed(cmd)
-	other := struct{ name string }{"a sink that has not done its End"}
-	teller := lastly.NewTeller(&res)
-	_ = teller.Next(t.Context(), &other, false)
-	must(t, s.Write(teller.Next(t.Context(), s, true), answer(cmd, 1)))
-	must(t, s.End(context.WithoutCancel(t.Context()), vehicle.Result{Command: cmd, Status: vehicle.StatusFailed, Err: errors.New("disk full")}))
-	got, err := collect(redissink.Follow(t.Context(), rdb, cmd.ID))
-	must(t, err)
-	if len(got) != 2 || got[1].Event != "error" {
-		t.Errorf("got %+v, want a response and an error", got)
+	for name, certain := range map[string]bool{"and was not certain": false, "and was certain": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, cmd := newSink(t, rdb, streams()), newCommand()
+			must(t, s.Begin(t.Context(), cmd))
+			res := completed(cmd)
+			other := struct{ name string }{"a sink that has not done its End"}
+			teller := lastly.NewTeller(&res)
+			if !certain {
+				_ = teller.Next(t.Context(), &other, false)
+			}
+			must(t, s.Write(teller.Next(t.Context(), s, true), answer(cmd, 1)))
+			failed := res // sink.Chain leaves the time as it was
+			failed.Status, failed.Err = vehicle.StatusFailed, errors.New("disk full")
+			must(t, s.End(context.WithoutCancel(t.Context()), failed))
+			got, err := collect(redissink.Follow(t.Context(), rdb, cmd.ID))
+			must(t, err)
+			if len(got) != 2 || got[1].Event != "error" {
+				t.Errorf("got %+v, want a response and an error", got)
+			}
+		})
 	}
 }
 
