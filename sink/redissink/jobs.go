@@ -134,9 +134,7 @@ func (s script) call(ctx context.Context, withText bool, key string, args ...any
 	if withText {
 		name, what = "eval", s.text
 	}
-	cmd := redis.NewCmd(ctx, append([]any{name, what, 1, key}, args...)...)
-	cmd.SetFirstKeyPos(3)
-	return cmd
+	return redis.NewCmd(ctx, append([]any{name, what, 1, key}, args...)...)
 }
 
 // result reads the reply of one call.

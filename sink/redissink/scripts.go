@@ -104,7 +104,7 @@ local how, exactly, bound = 'MINID', '=', run .. '-0'
 if ARGV[3] ~= '0' and tonumber(before) + (#ARGV - 6) / 2 >= tonumber(ARGV[3]) then -- the stream may get longer than it shall be
   how, exactly, bound = 'MAXLEN', '~', ARGV[3]
   local last = last_run(stream)
-  if last > 0 and last < tonumber(run) then redis.call('UNLINK', stream) end
+  if last < tonumber(run) then redis.call('UNLINK', stream) end
 end
 if ARGV[6] ~= '0' then redis.call('XDEL', stream, run .. '-' .. ARGV[6]) end
 for i = 7, #ARGV, 2 do
