@@ -97,3 +97,20 @@ func TestAWriteDoesNotLookAtTheWholeStream(t *testing.T) {
 		})
 	}
 }
+
+// The End of the first run hangs when the second begins.
+func TestTheEndOfARunDoesNotEndTheNext(t *testing.T) {
+	t.Parallel()
+	rdb, cmd := connect(t, sharedURL), newCommand()
+	s, g := newSink(t, rdb), newGate(t)
+	must(t, s.Begin(t.Context(), cmd))
+	rdb.AddHook(g)
+	ended := make(chan error, 1)
+	go func() { ended <- s.End(t.Context(), completed(cmd)) }()
+	<-g.entered
+	must(t, s.Begin(t.Context(), cmd))
+	g.open()
+	must(t, <-ended)
+	must(t, s.Write(t.Context(), answer(cmd, 1)))
+	must(t, s.End(t.Context(), completed(cmd)))
+}

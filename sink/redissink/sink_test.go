@@ -167,6 +167,26 @@ func TestABeginThatComesLateChangesNothing(t *testing.T) {
 	wantEvents(t, got, err, events(cmd, chunks))
 }
 
+// The same Begin may reach Redis again, when the run has gone on.
+func TestABeginThatIsRepeatedLateChangesNothing(t *testing.T) {
+	t.Parallel()
+	rdb, other, cmd := connect(t, sharedURL), connect(t, sharedURL), newCommand()
+	var sent []any
+	rdb.AddHook(after(func(cmds []redis.Cmder) {
+		if sent == nil && cmds[0].Name() == "evalsha" {
+			sent = cmds[0].Args()
+		}
+	}))
+	s, chunks := newSink(t, rdb, streams()), answer(cmd, 4)
+	must(t, s.Begin(t.Context(), cmd))
+	must(t, s.Write(t.Context(), chunks[:2]))
+	must(t, other.Do(t.Context(), sent...).Err())
+	must(t, s.Write(t.Context(), chunks[2:]))
+	must(t, s.End(t.Context(), completed(cmd)))
+	got, err := collect(redissink.Follow(t.Context(), other, cmd.ID))
+	wantEvents(t, got, err, events(cmd, chunks))
+}
+
 // halfway is a hook that lets the first publications of one pipeline through, and loses the connection at the
 // next.
 type halfway struct {
@@ -220,10 +240,14 @@ func TestCallsOutOfPlace(t *testing.T) {
 	t.Parallel()
 	s, cmd := newSink(t, connect(t, sharedURL)), newCommand()
 	must(t, s.Write(t.Context(), nil))
+	ended := newCommand()
+	play(t, s, ended, answer(ended, 1))
 	const text = "the command has not begun, or has ended"
 	for name, call := range map[string]func() error{
 		"Write before Begin": func() error { return s.Write(t.Context(), answer(cmd, 1)) },
 		"End before Begin":   func() error { return s.End(t.Context(), completed(cmd)) },
+		"Write after End":    func() error { return s.Write(t.Context(), answer(ended, 1)) },
+		"End after End":      func() error { return s.End(t.Context(), completed(ended)) },
 	} {
 		if err := call(); err == nil || !strings.HasSuffix(err.Error(), text) {
 			t.Errorf("%s: got %v, want that %s", name, err, text)
@@ -331,6 +355,31 @@ func TestConcurrentCommandsShareAPipeline(t *testing.T) {
 	if g.pipelines > 4 { // two at first, and two for those that came meanwhile
 		t.Errorf("got %d pipelines for %d commands that wrote at once", g.pipelines, commands)
 	}
+}
+
+func TestWhatIsRefusedToOneIsNotRefusedToItsCompany(t *testing.T) {
+	t.Parallel()
+	direct, rdb := connect(t, sharedURL), connect(t, sharedURL)
+	s, g := newSink(t, rdb, streams()), newGate(t)
+	rdb.AddHook(g)
+	begin := func(cmd vehicle.Command) <-chan error {
+		begun := make(chan error, 1)
+		go func() { begun <- s.Begin(t.Context(), cmd) }()
+		return begun
+	}
+	for range 2 { // as many as there are pipelines
+		begin(newCommand())
+		<-g.entered
+	}
+	refused, cmd := newCommand(), newCommand()
+	must(t, direct.Set(t.Context(), redissink.StreamOf(refused.ID), "no stream", time.Minute).Err())
+	one, other := begin(refused), begin(cmd)
+	eventually(t, "both wait", func() bool { return redissink.Waiting(s) == 2 })
+	g.open()
+	if err := <-one; err == nil || !strings.Contains(err.Error(), "WRONGTYPE") {
+		t.Errorf("got %v, want WRONGTYPE", err)
+	}
+	must(t, <-other)
 }
 
 func TestACallThatWasGivenUpComesBeforeItsSuccessor(t *testing.T) {
