@@ -95,7 +95,7 @@ func isJSONB(text []byte) bool {
 			i++
 		case '"':
 			end, ok := scanString(text, i)
-			if !ok || key && depth == 1 && isWrapKey(text[i:end]) {
+			if !ok || key && isWrapKey(text[i:end]) {
 				return false
 			}
 			key = false

@@ -24,23 +24,27 @@ var nastyPayloads = []struct {
 	{"a lone high surrogate", `"\ud83d"`, false},
 	{"a lone high surrogate before text", `"\ud83dx"`, false},
 	{"a lone high surrogate before another escape", `"\ud83d\n"`, false},
+	{"a lone high surrogate before what ends like an escape", `"\ud83d-ude97"`, false},
+	{"a lone high surrogate before a backslash", `"\ud83d\\de97"`, false},
 	{"two high surrogates", `"\ud83d\ud83d\ude97"`, false},
 	{"a lone low surrogate", `"\ude97"`, false},
 	{"surrogates in the wrong order", `"\ude97\ud83d"`, false},
+	{"the first and the last surrogates", `"\ud800\udc00\udbff\udfff"`, true},
 	{"the last characters before and after surrogates", `"\ud7ff\ue000\uffff"`, true},
 	{"the largest double", `1.7976931348623157e308`, true},
 	{"the smallest double", `5e-324`, true},
 	{"zero with a sign", `[-0, -0.0, 0e5]`, true},
-	{"a number beyond numeric", `1e400000`, false},
+	{"a number beyond numeric", `1E400000`, false},
 	{"a number too small for numeric", `1e-400000`, false},
 	{"an exponent with zeros in front", `1e0000000000005`, true},
-	{"an exponent beyond an int", `1e99999999999999999999`, false},
-	{"many digits", strings.Repeat("7", 100_000), true},
-	{"too many digits", strings.Repeat("7", 140_000), false},
-	{"many digits after the point", "0." + strings.Repeat("7", 16_000), true},
-	{"too many digits after the point", "0." + strings.Repeat("7", 17_000), false},
-	{"digits and an exponent that cancel out", strings.Repeat("7", 10_000) + "e-10000", true},
-	{"numbers that would grow to gigabytes", "[" + strings.Repeat("1e130000,", 10_000) + "0]", false},
+	{"an exponent beyond an int", `1e+99999999999999999999`, false},
+	{"many digits", strings.Repeat("7", 131_072), true},
+	{"too many digits", strings.Repeat("7", 131_073), false},
+	{"many digits after the point", "0." + strings.Repeat("7", 16_383), true},
+	{"too many digits after the point", "0." + strings.Repeat("7", 16_384), false},
+	{"digits and exponents that cancel out", "[" + strings.Repeat(strings.Repeat("7", 10_000)+"e-10000,0."+strings.Repeat("7", 10_000)+"e10000,", 2) + "0]", true},
+	{"numbers that would grow to gigabytes", "[" + strings.Repeat("1e10000,", 100_000) + "0]", false},
+	{"fractions that would", "[" + strings.Repeat("1e-10000,", 100_000) + "0]", false},
 	{"nesting", strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth), true},
 	{"nesting too deep", strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1), false},
 	{"nesting too deep for the server", strings.Repeat(`{"a":`, 9_000) + "1" + strings.Repeat("}", 9_000), false},
@@ -48,8 +52,8 @@ var nastyPayloads = []struct {
 	{"what looks wrapped, with an escape", `{"\u0024json": "1"}`, false},
 	{"what looks wrapped, twice", ` { "$json" : "1" , "$json" : "2" } `, false},
 	{"what looks wrapped, behind another key", `{"a": {}, "$json": "1"}`, false},
-	{"what looks wrapped, deeper", `{"a": {"$json": "1"}}`, true},
-	{"what looks wrapped, in an array", `[{"$json": "1"}]`, true},
+	{"what looks wrapped, deeper", `{"a": {"b": 0, "$json": "1"}}`, true},
+	{"what looks wrapped, in an array", `["$json", {"$json": "1"}, "$json"]`, true},
 	{"the key as a value", `{"a": "$json"}`, true},
 	{"the key with more", `{"$jsonx": "1", "x$json": 2}`, true},
 	{"a string with braces", `{"a": "},{\"$json\":", "b": "{"}`, true},
@@ -92,6 +96,16 @@ func TestJSONBMakesNullOfNothing(t *testing.T) {
 	}
 }
 
+// Others may have written what begins as if it were wrapped.
+func TestUnwrapLeavesWhatWasNotWrapped(t *testing.T) {
+	t.Parallel()
+	for _, stored := range []string{`{"$json": "1", "more": 2}`, `{"$json": 1}`} {
+		if got := string(unwrap([]byte(stored))); got != stored {
+			t.Errorf("got %s, want %s", got, stored)
+		}
+	}
+}
+
 // FuzzJSONB holds the check to what can be said without a server: what is stored is JSON, comes back as it was, and
 // what is stored as it is has none of the things that jsonb refuses, as encoding/json sees them.
 func FuzzJSONB(f *testing.F) {
@@ -101,6 +115,7 @@ func FuzzJSONB(f *testing.F) {
 		}
 	}
 	f.Add([]byte("\"\\u12"))
+	f.Add([]byte("\"\\ud83d\\"))
 	f.Add([]byte("1e"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		stored, ok := toJSONB(text) // must not panic, whatever the text
