@@ -1,0 +1,74 @@
+package pgsink
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+)
+
+// What a writer takes from its queue for its next transaction.
+func TestWhatSharesATransaction(t *testing.T) {
+	t.Parallel()
+	id := uuid.New()
+	of := func(set func(*op)) *op {
+		o := &op{command: uuid.New(), ctx: t.Context(), until: time.Now().Add(time.Hour), done: make(chan struct{})}
+		set(o)
+		return o
+	}
+	one := func() *op { return of(func(*op) {}) }
+	same := func() *op { return of(func(o *op) { o.command = id }) }
+	settling := func() *op { return of(func(o *op) { o.command, o.settle = id, "token" }) }
+	batch := func(n, bytes int) *op {
+		return of(func(o *op) { o.rows = &rows{all: make([]row, n), bytes: bytes} })
+	}
+	stuck := func() *op { return of(func(o *op) { o.tries = 1 }) }
+	resting := func() *op { return of(func(o *op) { o.notBefore = time.Now().Add(time.Hour) }) }
+	ahead := func() *op { return of(func(o *op) { o.ahead = true }) }
+	failing := of(func(o *op) { o.err = errors.New("no") })
+	behind := func() *op { return of(func(o *op) { o.after = failing }) }
+	for _, test := range []struct {
+		name  string
+		queue []*op
+		set   func(*writer)
+		want  []int // which of them
+	}{
+		{name: "commands of their own", queue: []*op{one(), one(), one()}, want: []int{0, 1, 2}},
+		{name: "of one command the first", queue: []*op{same(), same(), one(), same()}, want: []int{0, 2}},
+		{name: "who removes a token is in nobody's way", queue: []*op{settling(), same()}, want: []int{0, 1}},
+		{name: "no more rows than fit", queue: []*op{batch(maxRows-1, 1), batch(2, 1), batch(1, 1), one()}, want: []int{0, 2, 3}},
+		{name: "no more bytes than fit", queue: []*op{batch(1, maxBytes-1), batch(1, 2), batch(1, 1), one()}, want: []int{0, 2, 3}},
+		{name: "what alone is more than fits", queue: []*op{batch(1, maxBytes+1), batch(1, 1), one()}, want: []int{0, 2}},
+		{name: "what was stuck alone", queue: []*op{stuck(), one(), stuck()}, want: []int{0}},
+		{name: "others without what was stuck", queue: []*op{one(), stuck(), one()}, want: []int{0, 2}},
+		{name: "after one that was stuck the others", queue: []*op{stuck(), one()}, set: func(w *writer) { w.yielding = true }, want: []int{1}},
+		{name: "not what is to rest", queue: []*op{resting(), one()}, want: []int{1}},
+		{name: "a second half alone", queue: []*op{ahead(), one()}, want: []int{0}},
+		{name: "no second half whose first half failed", queue: []*op{behind(), one()}, want: []int{1}},
+		{name: "fewer after what took too long", queue: []*op{one(), one(), one()}, set: func(w *writer) { w.limit = 2 }, want: []int{0, 1}},
+		{name: "nothing while the server is down", queue: []*op{one()}, set: func(w *writer) { w.paused = time.Now().Add(time.Hour) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := New(nil).writers[0]
+			w.queue = append([]*op(nil), test.queue...)
+			if test.set != nil {
+				test.set(w)
+			}
+			group, _, _ := w.take(false)
+			var got []int
+			for i, o := range test.queue {
+				for _, taken := range group {
+					if taken == o {
+						got = append(got, i)
+					}
+				}
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
