@@ -3,6 +3,7 @@ package pgsink_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/sink/pgsink"
 )
 
@@ -157,6 +159,12 @@ func TestRecoverEndsWhatACrashedProcessLeft(t *testing.T) {
 		return cmd.ID
 	}
 	silent := begin(crashed, time.Hour, 0)
+	again := begin(crashed, time.Hour, 0) // it failed the first time
+	for _, err := range []error{crashed.End(t.Context(), failed(vehicle.Command{ID: again}, errors.New("lost"))), crashed.Begin(t.Context(), vehicle.Command{ID: again})} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	answered := begin(crashed, time.Hour, 50*time.Minute)
 	lately := begin(crashed, time.Hour, time.Minute)
 	young := begin(crashed, time.Minute, 0)
@@ -166,12 +174,12 @@ func TestRecoverEndsWhatACrashedProcessLeft(t *testing.T) {
 	pending := newCommand()
 	db.submit(pending)
 	db.exec(`UPDATE {commands} SET submitted_at = now() - interval '1 day' WHERE status = 'pending'`)
-	for i, want := range []int64{3, 0} {
+	for i, want := range []int64{4, 0} {
 		if got, err := s.Recover(t.Context(), 30*time.Minute); err != nil || got != want {
 			t.Errorf("call %d: got %d, %v, want %d", i+1, got, err, want)
 		}
 	}
-	for _, id := range []uuid.UUID{silent, answered, undated} {
+	for _, id := range []uuid.UUID{silent, again, answered, undated} {
 		got := db.stored(id)
 		if got.Status != "failed" || !strings.Contains(got.ErrorMessage, "interrupted") || !got.Completed || !cmp.Equal(got.Audit, []string{"command_failed"}) {
 			t.Errorf("got %+v", got)
@@ -217,21 +225,29 @@ func TestRecoverTakesManyInBatches(t *testing.T) {
 // Old rows may break a constraint that was added NOT VALID, and a trigger may refuse anything.
 func TestRecoverPassesOverWhatTheDatabaseRefuses(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ name, refuse, code string }{
-		{"because of a constraint", `ALTER TABLE {commands} ADD CONSTRAINT named CHECK (command_name <> 'old') NOT VALID`, "23514"},
-		{"because of a trigger that finds no table", `CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM FROM nowhere; END $$;
-			CREATE TRIGGER refuse BEFORE UPDATE ON {commands} FOR EACH ROW WHEN (NEW.command_name = 'old') EXECUTE FUNCTION {schema}.refuse()`, "42P01"},
+	trigger := func(do string) string {
+		return `CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ` + do + `; END $$;
+			CREATE TRIGGER refuse BEFORE UPDATE ON {commands} FOR EACH ROW WHEN (NEW.command_name = 'old') EXECUTE FUNCTION {schema}.refuse()`
+	}
+	for _, test := range []struct {
+		name, refuse, code string
+		old                []int // the commands that are refused
+	}{
+		{"because of a constraint", `ALTER TABLE {commands} ADD CONSTRAINT named CHECK (command_name <> 'old') NOT VALID`, "23514", []int{7, 300}},
+		{"because of a trigger that finds no table", trigger(`PERFORM FROM nowhere`), "42P01", []int{7, 300}},
+		{"because of a trigger that has waited for a lock", trigger(`RAISE 'no' USING ERRCODE = '55P03'`), "55P03", []int{7}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			db := newDatabase(t, databaseURL(t))
 			db.exec(`INSERT INTO {commands} (command_id, vehicle_id, command_name, status, submitted_at)
-				SELECT gen_random_uuid(), gen_random_uuid(), CASE WHEN n IN (7, 300) THEN 'old' ELSE 'ReadDTC' END, 'in_progress', now() - interval '1 hour'
-				FROM generate_series(1, 700) n`)
+				SELECT gen_random_uuid(), gen_random_uuid(), CASE WHEN n = ANY($1) THEN 'old' ELSE 'ReadDTC' END, 'in_progress', now() - interval '1 hour'
+				FROM generate_series(1, 700) n`, test.old)
 			db.exec(strings.ReplaceAll(test.refuse, "{schema}", pgx.Identifier{db.schema}.Sanitize()))
 			first := query[string](db, `SELECT min(command_id::text) FROM {commands} WHERE command_name = 'old'`)
 			s := db.newSink()
-			for i, want := range []int64{698, 0} {
+			others := 700 - int64(len(test.old))
+			for i, want := range []int64{others, 0} {
 				got, err := s.Recover(t.Context(), time.Minute)
 				if got != want || err == nil || !strings.Contains(err.Error(), first) || !strings.Contains(err.Error(), test.code) {
 					t.Errorf("call %d: got %d, %v, want %d and an error that says %s and %s", i+1, got, err, want, first, test.code)
@@ -241,23 +257,83 @@ func TestRecoverPassesOverWhatTheDatabaseRefuses(t *testing.T) {
 				"recovered commands": `SELECT count(*) FROM {commands} WHERE status = 'failed'`,
 				"audit rows":         `SELECT count(*) FROM {audit_logs} WHERE action = 'command_failed'`,
 			} {
-				if got := query[int64](db, sql); got != 698 {
-					t.Errorf("got %d %s, want 698", got, what)
+				if got := query[int64](db, sql); got != others {
+					t.Errorf("got %d %s, want %d", got, what, others)
 				}
 			}
 		})
 	}
 }
 
+// Somebody is about to change them, such as the process that runs them.
+func TestRecoverPassesOverRowsThatAreLocked(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	db.exec(`INSERT INTO {commands} (command_id, vehicle_id, command_name, status, submitted_at)
+		SELECT gen_random_uuid(), gen_random_uuid(), 'command ' || n, 'in_progress', now() - interval '1 hour' FROM generate_series(1, 3) n`)
+	tx := db.lock("command 2")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	got, err := db.newSink().Recover(ctx, time.Minute)
+	if got != 2 || err != nil {
+		t.Errorf("got %d, %v, want the 2 others", got, err)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Which commands to recover may be what the database does not say.
+func TestRecoverThatCannotLookFails(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	db.exec(`ALTER TABLE {commands} DROP COLUMN submitted_at`)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if got, err := db.newSink().Recover(ctx, time.Minute); got != 0 || err == nil || !strings.Contains(err.Error(), "42703") {
+		t.Errorf("got %d, %v, want 0 and 42703", got, err)
+	}
+}
+
+// A command that takes longer than Recover was told is caught, and ends all the same.
+func TestACommandThatWasRecoveredWhileItRanIsPutRight(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	s, cmd := db.newSink(), newCommand()
+	if err := s.Begin(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := db.newSink().Recover(t.Context(), 0); n != 1 || err != nil {
+		t.Fatalf("Recover: got %d, %v, want 1", n, err)
+	}
+	if err := errors.Join(s.Write(t.Context(), chunksOf(cmd, 0, "1")), s.End(t.Context(), completed(cmd, 1))); err != nil {
+		t.Fatal(err)
+	}
+	want := stored{Status: "completed", Completed: true, Chunks: []string{"1"}, Audit: []string{"command_failed", "command_completed"}}
+	if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // What keeps one command waiting may keep them all, such as a lock on a whole table. To wait for it as often as there are commands would take hours.
 func TestRecoverDoesNotWaitForEachCommand(t *testing.T) {
 	t.Parallel()
+	for timeout, code := range map[string]string{"lock_timeout": "55P03", "statement_timeout": "57014"} {
+		t.Run(timeout, func(t *testing.T) {
+			t.Parallel()
+			testRecoverWaits(t, timeout, code)
+		})
+	}
+}
+
+func testRecoverWaits(t *testing.T, timeout, code string) {
+	t.Helper()
 	db := newDatabase(t, databaseURL(t))
 	db.exec(`INSERT INTO {commands} (command_id, vehicle_id, command_name, status, submitted_at)
 		SELECT gen_random_uuid(), gen_random_uuid(), 'ReadDTC', 'in_progress', now() - interval '1 hour' FROM generate_series(1, 40)`)
 	var transactions atomic.Int32
 	s := db.newSinkOn(db.newPool(func(c *pgxpool.Config) {
-		c.ConnConfig.RuntimeParams["lock_timeout"] = "20ms"
+		c.ConnConfig.RuntimeParams[timeout] = "100ms"
 		c.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) { transactions.Add(1); return true, nil }
 	}))
 	tx, err := db.pool.Begin(t.Context())
@@ -268,8 +344,8 @@ func TestRecoverDoesNotWaitForEachCommand(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), db.sql(`LOCK TABLE {audit_logs}`)); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.Recover(t.Context(), time.Minute); got != 0 || err == nil || !strings.Contains(err.Error(), "55P03") {
-		t.Errorf("while the table is locked: got %d, %v, want 0 and 55P03", got, err)
+	if got, err := s.Recover(t.Context(), time.Minute); got != 0 || err == nil || !strings.Contains(err.Error(), code) {
+		t.Errorf("while the table is locked: got %d, %v, want 0 and %s", got, err, code)
 	}
 	if got := transactions.Load(); got > 8 { // of 40, 20, 10, 5, 2, 1, and of 2, 1
 		t.Errorf("while the table is locked: got %d transactions, want at most 8", got)
@@ -277,7 +353,7 @@ func TestRecoverDoesNotWaitForEachCommand(t *testing.T) {
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.Recover(t.Context(), time.Minute); got != 40 || err != nil {
+	if got, err := db.newSink().Recover(t.Context(), time.Minute); got != 40 || err != nil {
 		t.Errorf("then: got %d, %v, want 40", got, err)
 	}
 }
