@@ -174,14 +174,16 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			w.tb.Error(err)
 		}
 	}
+	wide := `"` + strings.Repeat("x", 256<<10) + `"`
 	inProgress := func(*world, []string) stored { return stored{Status: "in_progress"} }
 	for _, test := range []struct {
 		name    string
 		opts    []pgsink.Option
-		conns   int32 // 0 means 16
-		bouncer bool  // with one connection to the server
-		head    bool  // the first chunk comes alone
-		untold  bool  // what end follows
+		conns   int32    // 0 means 16
+		bouncer bool     // with one connection to the server
+		head    bool     // the first chunk comes alone
+		untold  bool     // what end follows
+		texts   []string // the chunks' payloads; nil means 1,200
 		prepare func(w *world)
 		stage   string // when to do this:
 		do      func(ctx context.Context, w *world, conn *pgx.Conn)
@@ -194,10 +196,17 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 		{name: "where nothing is in the way", halves: 1, commits: 1},
 		{name: "where more is to follow", untold: true, halves: 1, commits: 1},
 		{name: "where something came before", head: true, halves: 1, commits: 1},
+		{name: "of two chunks that are large themselves", texts: []string{wide, wide}, halves: 1, commits: 1},
+		{name: "but not where it is one chunk", texts: []string{wide[:len(wide)-1] + wide[1:]}},
 		{name: "with a claim", opts: []pgsink.Option{pgsink.WithClaim()}, halves: 1, commits: 1},
 		{name: "with four writers", opts: []pgsink.Option{pgsink.WithWriters(4)}, halves: 1, commits: 1},
 		{name: "but not by a single writer", opts: []pgsink.Option{pgsink.WithWriters(1)}},
 		{name: "one after the other where there is one connection", conns: 1, halves: 1, commits: 1},
+		{
+			name: "where a tracer panics", stage: stageAhead,
+			do:     func(context.Context, *world, *pgx.Conn) { panic("no") },
+			halves: 1,
+		},
 		{
 			name: "where the server drops the second half's connection before its turn", stage: stageTurn, do: terminate,
 			halves: 1,
@@ -268,6 +277,15 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			do: otherBegins, err: pgsink.ErrReplaced, want: inProgress, halves: 1,
 		},
 		{
+			name: "where another process cannot begin the command before the second half's commit", untold: true, stage: stageCommit,
+			do: func(ctx context.Context, w *world, _ *pgx.Conn) {
+				if err := w.newSink(pgsink.WithRetryFor(0)).Begin(ctx, w.cmd); err == nil || !strings.Contains(err.Error(), "55P03") {
+					w.tb.Errorf("the other Begin: got %v, want the row locked", err)
+				}
+			},
+			halves: 1, commits: 1,
+		},
+		{
 			name: "where the database refuses the first half", head: true,
 			prepare: func(w *world) {
 				refuse(w.database, "responses", "INSERT", "NEW.sequence_number = 1", "RAISE EXCEPTION 'no'")
@@ -275,6 +293,16 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			code: "P0001", halves: 1,
 			want: func(_ *world, payloads []string) stored {
 				return stored{Status: "failed", ErrorMessage: "left", Completed: true, Chunks: payloads[:1], Audit: []string{"command_failed"}}
+			},
+		},
+		{
+			name: "where it refuses the first half of all there is",
+			prepare: func(w *world) {
+				refuse(w.database, "responses", "INSERT", "NEW.sequence_number = 1", "RAISE EXCEPTION 'no'")
+			},
+			code: "P0001", halves: 1,
+			want: func(*world, []string) stored {
+				return stored{Status: "failed", ErrorMessage: "left", Completed: true, Audit: []string{"command_failed"}}
 			},
 		},
 		{
@@ -341,6 +369,9 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // as a client gives sinks
 			defer cancel()
 			chunks, payloads := large(w.cmd, "run")
+			if test.texts != nil {
+				chunks, payloads = chunksOf(w.cmd, 0, test.texts...), test.texts
+			}
 			res := completed(w.cmd, len(chunks))
 			if !test.untold {
 				ctx, _ = tell(ctx, s, &res)
