@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/sovd-go/vehicle/sink/pgsink"
 )
@@ -62,7 +63,13 @@ func TestExactlyOneOfEightContendersGetsTheClaim(t *testing.T) {
 					t.Fatal("nobody got it")
 				}
 				s := sinks[winner]
-				if err := errors.Join(s.Write(t.Context(), chunksOf(cmd, 0, "1")), s.End(t.Context(), completed(cmd, 1))); err != nil {
+				if err := s.Write(t.Context(), chunksOf(cmd, 0, "1")); err != nil {
+					t.Fatal(err)
+				}
+				if err := sinks[(winner+1)%len(sinks)].Begin(t.Context(), cmd); !errors.Is(err, pgsink.ErrClaimed) {
+					t.Errorf("one that comes late: got %v, want ErrClaimed", err)
+				}
+				if err := s.End(t.Context(), completed(cmd, 1)); err != nil {
 					t.Fatal(err)
 				}
 				want := stored{Status: "completed", Completed: true, Chunks: []string{"1"}, Audit: []string{"command_completed"}}
@@ -71,6 +78,28 @@ func TestExactlyOneOfEightContendersGetsTheClaim(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The application sets a command back that has failed, say, and nothing is left of that.
+func TestACommandThatIsPendingAgainIsClaimedAnew(t *testing.T) {
+	t.Parallel()
+	db := newAppDatabase(t, databaseURL(t))
+	s, cmd := db.newSink(pgsink.WithClaim()), newCommand()
+	db.submit(cmd)
+	cmd.UserID = uuid.Nil // the row knows
+	if err := execute(t.Context(), s, cmd, chunksOf(cmd, 0, `"old"`)); err != nil {
+		t.Fatal(err)
+	}
+	db.exec(`UPDATE {commands} SET status = 'pending'`)
+	if err := s.Begin(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil { // what was under way is done
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(stored{Status: "in_progress", Audit: []string{"command_completed"}}, db.stored(cmd.ID), emptyIsNil); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

@@ -22,25 +22,35 @@ func TestACommandThatBeganInVainIsEnded(t *testing.T) {
 		name        string
 		there, lost bool
 		opts        []pgsink.Option
+		other       bool // another process runs the command before it is ended
+		claimed     bool // another process has the claim
 	}{
 		{name: "its row is not there", opts: []pgsink.Option{pgsink.WithRetryFor(0)}},
 		{name: "its row is there", there: true, opts: []pgsink.Option{pgsink.WithRetryFor(0)}},
 		{name: "the answer to COMMIT is lost", lost: true},
 		{name: "the answer to COMMIT is lost, and it was claimed", there: true, lost: true, opts: []pgsink.Option{pgsink.WithClaim()}},
+		{name: "another process has begun it and written", other: true},
+		{name: "another process has the claim", claimed: true, opts: []pgsink.Option{pgsink.WithClaim()}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			db := newDatabase(t, databaseURL(t))
+			other := db.newSink(test.opts...)
 			p := newProxy(t, db.url)
 			db.url = p.url
 			s, cmd := db.newSink(test.opts...), newCommand()
 			if test.there {
 				db.submit(cmd)
 			}
+			if test.claimed {
+				if err := errors.Join(other.Begin(t.Context(), cmd), other.Close(t.Context())); err != nil {
+					t.Fatal(err)
+				}
+			}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			left := make(chan struct{})
-			var lost atomic.Bool
+			var lost, began atomic.Bool
 			hold := func(fromServer bool, data []byte) int {
 				at := bytes.Index(data, committed)
 				if !fromServer || at < 0 {
@@ -48,6 +58,11 @@ func TestACommandThatBeganInVainIsEnded(t *testing.T) {
 				}
 				cancel()
 				<-left
+				if test.other && !began.Swap(true) {
+					if err := errors.Join(other.Begin(t.Context(), cmd), other.Write(t.Context(), chunksOf(cmd, 0, "1"))); err != nil {
+						t.Error(err)
+					}
+				}
 				if test.lost && !lost.Swap(true) {
 					return at
 				}
@@ -63,6 +78,12 @@ func TestACommandThatBeganInVainIsEnded(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := stored{Status: "failed", ErrorMessage: "canceled before the vehicle was asked", Completed: true, Audit: []string{"command_failed"}}
+			switch {
+			case test.other:
+				want = stored{Status: "in_progress", Chunks: []string{"1"}}
+			case test.claimed:
+				want = stored{Status: "in_progress"}
+			}
 			if diff := cmp.Diff(want, db.stored(cmd.ID), emptyIsNil); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -70,7 +91,7 @@ func TestACommandThatBeganInVainIsEnded(t *testing.T) {
 	}
 }
 
-// A command's next Begin comes while one that was left is being committed, and does not begin it.
+// A command's next Begin comes while one that was left is being committed.
 func TestACommandThatBeganInVainIsEndedWhateverItsNextBeginDoes(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -79,9 +100,11 @@ func TestACommandThatBeganInVainIsEndedWhateverItsNextBeginDoes(t *testing.T) {
 		begun  int32 // after so many transactions
 		locked bool  // the command's row is, until the next Begin is left too
 		want   error
+		begins bool // the next Begin does, once the one before has been ended
 	}{
-		{"it is left too", []pgsink.Option{pgsink.WithWriters(1)}, 2, true, context.Canceled},
-		{"it does not get the claim", []pgsink.Option{pgsink.WithClaim()}, 1, false, pgsink.ErrClaimed},
+		{"it is left too", []pgsink.Option{pgsink.WithWriters(1)}, 2, true, context.Canceled, false},
+		{"it does not get the claim", []pgsink.Option{pgsink.WithClaim()}, 1, false, pgsink.ErrClaimed, false},
+		{"it begins", nil, 2, false, nil, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -130,6 +153,9 @@ func TestACommandThatBeganInVainIsEndedWhateverItsNextBeginDoes(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := stored{Status: "failed", ErrorMessage: "canceled before the vehicle was asked", Completed: true, Audit: []string{"command_failed"}}
+			if test.begins {
+				want = stored{Status: "in_progress", Audit: want.Audit}
+			}
 			if diff := cmp.Diff(want, db.stored(cmd.ID), emptyIsNil); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
