@@ -40,6 +40,16 @@ func TestAPayloadThatTheServerRefusesUnexpectedlyIsWrapped(t *testing.T) {
 	}
 }
 
+// Wrapped or not, a character is one that the server's encoding lacks.
+func TestAPayloadThatTheServerCannotHoldIsAnError(t *testing.T) {
+	t.Parallel()
+	db := newEncodedDatabase(t, "LATIN1", "UTF8")
+	cmd := newCommand()
+	if err := execute(t.Context(), db.newSink(), cmd, chunksOf(cmd, 0, `"€"`)); err == nil || !strings.Contains(err.Error(), "22P05") {
+		t.Errorf("got %v, want 22P05", err)
+	}
+}
+
 // newEncodedDatabase is a database of its own, whose connections have this client_encoding, or say nothing of it.
 func newEncodedDatabase(t *testing.T, encoding, client string) *database {
 	t.Helper()

@@ -1,6 +1,7 @@
 package pgsink_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -323,13 +324,56 @@ func TestAPoolThatPgxCannotUseSaysWhy(t *testing.T) {
 	}
 }
 
+// The command's row is locked, and the server calls it something else that may pass.
+func TestWhatMayPassIsRetried(t *testing.T) {
+	t.Parallel()
+	for name, code := range map[string]string{
+		"a row that is locked": "55P03", "a statement that took too long": "57014", "a conflict": "40001", "a deadlock": "40P01",
+		"no memory": "53200", "a pooler that lost its server": "08006",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			cmd := newCommand()
+			db.submit(cmd)
+			tx := db.lock(cmd.Name)
+			p := newProxy(t, db.url)
+			db.url = p.url
+			failing := make(chan struct{})
+			var once sync.Once
+			rename := func(fromServer bool, data []byte) int {
+				if i := bytes.Index(data, []byte("55P03")); fromServer && i >= 0 {
+					copy(data[i:], code)
+					once.Do(func() { close(failing) })
+				}
+				return len(data)
+			}
+			p.cut.Store(&rename)
+			done := make(chan error, 1)
+			s := db.newSink()
+			go func() { done <- s.Begin(context.WithoutCancel(t.Context()), cmd) }()
+			<-failing
+			if err := tx.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				t.Errorf("got %v, want no error once it has passed", err)
+			}
+		})
+	}
+}
+
 func TestATransientFailureIsRetriedOnlySoLong(t *testing.T) {
 	t.Parallel()
-	pool := newUnreachablePool(t, func() {})
+	var tries atomic.Int32
+	pool := newUnreachablePool(t, func() { tries.Add(1) })
 	s := pgsink.New(pool, pgsink.WithRetryFor(300*time.Millisecond))
 	err := s.Begin(t.Context(), newCommand())
 	if err == nil || !strings.Contains(err.Error(), "300ms") || !strings.Contains(err.Error(), "connect") {
 		t.Errorf("got %v, want how long it was tried and why it failed", err)
+	}
+	if n := tries.Load(); n < 2 || n > 8 { // pauses of 5 ms, 10, 20, 40, 80 and 160 at least
+		t.Errorf("got %d tries, want a few, with ever longer pauses", n)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
@@ -418,5 +462,18 @@ func TestAValueThatIsOutOfRangeIsNotShown(t *testing.T) {
 	err := db.newSink().Begin(t.Context(), cmd)
 	if err == nil || !strings.Contains(err.Error(), "22003") || strings.Contains(err.Error(), "4915112345678") {
 		t.Errorf("got %v, want 22003 without the value", err)
+	}
+}
+
+// Nor is the key of another table than ours.
+func TestAKeyThatIsMissingElsewhereIsNotShown(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	db.exec(`CREATE TABLE ` + db.table("known") + ` (name text PRIMARY KEY);
+		ALTER TABLE {commands} ADD FOREIGN KEY (command_name) REFERENCES ` + db.table("known"))
+	cmd := newCommand()
+	cmd.Name = "secret"
+	if err := db.newSink().Begin(t.Context(), cmd); err == nil || !strings.Contains(err.Error(), "23503") || strings.Contains(err.Error(), "secret") {
+		t.Errorf("got %v, want 23503 without the value", err)
 	}
 }

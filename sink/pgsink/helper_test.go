@@ -256,7 +256,7 @@ func (db *database) stored(id uuid.UUID) stored {
 	db.tb.Helper()
 	ctx := context.Background()
 	var s stored
-	err := db.pool.QueryRow(ctx, db.sql(`SELECT coalesce(max(status), ''), coalesce(max(error_message), ''), coalesce(bool_or(completed_at IS NOT NULL), false)
+	err := db.pool.QueryRow(ctx, db.sql(`SELECT coalesce(max(status), ''), coalesce(max(CASE error_message WHEN '' THEN 'not NULL' ELSE error_message END), ''), coalesce(bool_or(completed_at IS NOT NULL), false)
 		FROM {commands} WHERE command_id = $1::uuid`), id.String()).Scan(&s.Status, &s.ErrorMessage, &s.Completed)
 	if err != nil {
 		db.tb.Fatal(err)

@@ -91,6 +91,24 @@ func TestAMissingRowIsInserted(t *testing.T) {
 	}
 }
 
+// A command may have no user and no parameters, or such as jsonb cannot hold.
+func TestACommandWithoutAUser(t *testing.T) {
+	t.Parallel()
+	for _, opts := range [][]pgsink.Option{nil, {pgsink.WithClaim()}} {
+		for want, params := range map[string]map[string]any{`{}`: nil, `{"$json": "{\"nul\":\"\\u0000\"}"}`: {"nul": "\x00"}} {
+			db := newDatabase(t, databaseURL(t))
+			cmd := newCommand()
+			cmd.UserID, cmd.Params = uuid.Nil, params
+			if err := execute(t.Context(), db.newSink(opts...), cmd); err != nil {
+				t.Fatal(err)
+			}
+			if got := query[string](db, `SELECT coalesce(user_id::text, 'nobody') || ' ' || command_params FROM {commands}`); got != "nobody "+want {
+				t.Errorf("with %d options: got %s, want nobody %s", len(opts), got, want)
+			}
+		}
+	}
+}
+
 func TestAFailedCommandSaysWhy(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t, databaseURL(t))
@@ -153,10 +171,12 @@ func TestAStragglerCannotMixIn(t *testing.T) {
 	for _, test := range []struct {
 		name            string
 		before, between bool // the old run has written before the new one begins; the new one has written before the old one goes on
+		status          vehicle.Status
 	}{
-		{"in the middle of both answers", true, true},
-		{"before the new run's first chunk", true, false},
-		{"with its first chunk after the new run's", false, true},
+		{"in the middle of both answers", true, true, vehicle.StatusFailed},
+		{"before the new run's first chunk", true, false, vehicle.StatusFailed},
+		{"with its first chunk after the new run's", false, true, vehicle.StatusFailed},
+		{"in the middle of both answers, and complete", true, true, vehicle.StatusCompleted}, // its error was passed over
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -187,7 +207,7 @@ func TestAStragglerCannotMixIn(t *testing.T) {
 			}
 			must(newSink.Write(t.Context(), newChunks))
 			must(newSink.End(t.Context(), completed(cmd, 3)))
-			if err := oldSink.End(t.Context(), failed(cmd, errors.New("replaced"))); !errors.Is(err, pgsink.ErrReplaced) {
+			if err := oldSink.End(t.Context(), vehicle.Result{Command: cmd, Status: test.status, FinishedAt: time.Now()}); !errors.Is(err, pgsink.ErrReplaced) {
 				t.Errorf("the old run's End: got %v, want ErrReplaced", err)
 			}
 			want := stored{Status: "completed", Completed: true, Chunks: []string{`"new 0"`, `"new 1"`, `"new 2"`}, Audit: []string{"command_completed"}}
@@ -454,6 +474,25 @@ func TestMigrateMayRunAgainInASchemaWithALongName(t *testing.T) {
 	}
 	if err := execute(t.Context(), db.newSink(), newCommand()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTheSearchPathFindsTheTables(t *testing.T) {
+	t.Parallel()
+	db := openDatabase(t, databaseURL(t))
+	schema := pgx.Identifier{db.schema}.Sanitize()
+	db.exec(`CREATE SCHEMA ` + schema)
+	pool := db.newPool(func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["search_path"] = schema })
+	if err := pgsink.Migrate(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	s, cmd := pgsink.New(pool, nil, pgsink.WithWriters(0)), newCommand() // which is no option, and no number of writers
+	if err := errors.Join(execute(t.Context(), s, cmd, chunksOf(cmd, 0, "1")), s.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	want := stored{Status: "completed", Completed: true, Chunks: []string{"1"}, Audit: []string{"command_completed"}}
+	if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

@@ -3,9 +3,11 @@ package pgsink_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -138,6 +140,7 @@ func TestHistory(t *testing.T) {
 	s := db.newSinkOn(pool)
 	cmd := newCommand()
 	chunks := chunksOf(cmd, 1, `{"a": 1}`, `"\u0000"`, `{"$json": "x"}`, `null`)
+	chunks[2].ReceivedAt = chunks[2].ReceivedAt.Add(-time.Second) // a clock that was set back
 	if err := execute(t.Context(), s, cmd, chunks[:2], chunks[2:]); err != nil {
 		t.Fatal(err)
 	}
@@ -179,6 +182,31 @@ func TestHistory(t *testing.T) {
 		}
 		if n != 1 {
 			t.Errorf("got %d turns of the loop, want 1", n)
+		}
+	})
+	t.Run("reports one in the middle of an answer", func(t *testing.T) {
+		long := newCommand()
+		if err := execute(t.Context(), s, long, chunksOf(long, 0, slices.Repeat([]string{`"` + strings.Repeat("x", 64<<10) + `"`}, 100)...)); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var last error
+		for _, err := range s.History(ctx, long.ID) {
+			cancel()
+			last = err
+		}
+		if !errors.Is(last, context.Canceled) {
+			t.Errorf("got %v, want canceled", last)
+		}
+	})
+	t.Run("takes chunks without a time", func(t *testing.T) { // the application's column may be without one
+		db.exec(`ALTER TABLE {responses} ALTER COLUMN received_at DROP NOT NULL`)
+		db.exec(`UPDATE {responses} SET received_at = NULL WHERE command_id = $1::uuid`, cmd.ID.String())
+		for c, err := range s.History(t.Context(), cmd.ID) {
+			if err != nil || !c.ReceivedAt.IsZero() {
+				t.Errorf("got %v, %v, want no time", c.ReceivedAt, err)
+			}
 		}
 	})
 }

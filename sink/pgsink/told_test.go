@@ -73,7 +73,10 @@ func TestTheEndIsStoredWithTheFinalChunk(t *testing.T) {
 	if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
 		t.Errorf("before End (-want +got):\n%s", diff)
 	}
-	if err := s.End(t.Context(), res); err != nil {
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.End(t.Context(), res); err != nil { // it is stored
 		t.Fatal(err)
 	}
 	if batches, _, _ := count.reset(); batches != 0 {
@@ -117,6 +120,62 @@ func TestAnEndThatWasToldAndDoesNotComeTrue(t *testing.T) {
 		if diff := cmp.Diff(want, db.stored(cmd.ID)); diff != "" {
 			t.Errorf("again %t (-want +got):\n%s", again, diff)
 		}
+	}
+}
+
+// Something between the client and the sink changes the result.
+func TestAnEndThatWasToldAndComesOtherwise(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*vehicle.Result){
+		"with another count": func(res *vehicle.Result) { res.Chunks = 3 },
+		"with another name":  func(res *vehicle.Result) { res.Command.Name = "hidden" },
+		"at another time":    func(res *vehicle.Result) { res.FinishedAt = res.FinishedAt.Add(time.Second) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			s, cmd := db.newSink(), newCommand()
+			if err := s.Begin(t.Context(), cmd); err != nil {
+				t.Fatal(err)
+			}
+			res := completed(cmd, 2)
+			ctx, _ := tell(t.Context(), s, &res)
+			if err := s.Write(ctx, chunksOf(cmd, 0, "1", "2")); err != nil {
+				t.Fatal(err)
+			}
+			other := res
+			change(&other)
+			if err := s.End(t.Context(), other); err != nil {
+				t.Fatal(err)
+			}
+			var got vehicle.Result
+			err := db.pool.QueryRow(t.Context(), db.sql(`SELECT details->>'command_name', (details->>'chunk_count')::int, completed_at
+				FROM {audit_logs} JOIN {commands} USING (command_id) WHERE action = 'command_completed'`)).Scan(&got.Command.Name, &got.Chunks, &got.FinishedAt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Command.Name != other.Command.Name || got.Chunks != other.Chunks || !got.FinishedAt.Equal(other.FinishedAt.Truncate(time.Microsecond)) {
+				t.Errorf("got %s, %d chunks, %v, want what End said", got.Command.Name, got.Chunks, got.FinishedAt)
+			}
+		})
+	}
+}
+
+// A sink may do something for another command meanwhile, with the context that it was given.
+func TestAnEndThatWasToldOfAnotherCommand(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	s, cmd := db.newSink(), newCommand()
+	if err := s.Begin(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	res := completed(newCommand(), 1)
+	ctx, _ := tell(t.Context(), s, &res)
+	if err := s.Write(ctx, chunksOf(cmd, 0, "1")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(stored{Status: "in_progress", Chunks: []string{"1"}}, db.stored(cmd.ID), emptyIsNil); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
