@@ -72,6 +72,9 @@ func TestEnding(t *testing.T) {
 			}
 			<-waits
 			<-e.Done()
+			late := &ending{Context: caller}
+			late.end(ErrClosed)
+			<-late.Done() // nobody has asked for it before
 			for when, at := range map[string]*attempt{"before": before, "after": follow()} {
 				if got := at.why(); !errors.Is(got, test.cause) {
 					t.Errorf("why an attempt that began %s ended: got %v, want %v", when, got, test.cause)

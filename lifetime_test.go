@@ -34,6 +34,9 @@ func TestLifetimeEndsWhatIsMadeFromIt(t *testing.T) {
 					deadline = time.Now().Add(test.timeout)
 				}
 				l.begin(t.Context(), deadline)
+				if got, ok := l.Deadline(); got != deadline || ok != (test.timeout != 0) {
+					t.Errorf("its deadline: got %v, %t, want %v", got, ok, deadline)
+				}
 				made := map[string]context.Context{"it": &l}
 				add := func(name string, parent context.Context) {
 					ctx, cancel := context.WithCancel(parent)
@@ -62,6 +65,29 @@ func TestLifetimeEndsWhatIsMadeFromIt(t *testing.T) {
 				add("one that comes too late", &l)
 				<-made["one that comes too late"].Done()
 				<-told
+				if l.timer != nil && l.timer.Stop() {
+					t.Error("its timer runs on after its end")
+				}
+			})
+		})
+	}
+}
+
+// Package context looks whether it has ended before it asks to be told of the end, which may come in between.
+func TestLifetimeTellsWhoAsksTooLate(t *testing.T) {
+	t.Parallel()
+	for name, deadline := range map[string]time.Time{"it was ended": {}, "its time is over": time.Now().Add(-time.Second)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var l lifetime
+				l.begin(t.Context(), deadline)
+				if deadline.IsZero() {
+					l.cancel()
+				}
+				told := make(chan struct{})
+				l.AfterFunc(func() { close(told) })
+				<-told
 			})
 		})
 	}
@@ -89,14 +115,16 @@ func TestLifetimeNeedsNoTimerUntilSomebodyWaits(t *testing.T) {
 	for name, test := range map[string]struct {
 		passed time.Duration
 		end    bool
+		later  time.Duration
 		want   error
 	}{
-		"before its deadline":           {time.Second - 1, false, nil},
-		"at its deadline":               {time.Second, false, context.DeadlineExceeded},
-		"ended before its deadline":     {time.Second - 1, true, context.Canceled},
-		"ended when its time is over":   {time.Second, true, context.DeadlineExceeded},
-		"long after its time is over":   {time.Hour, true, context.DeadlineExceeded},
-		"ended as soon as it has begun": {0, true, context.Canceled},
+		"before its deadline":           {time.Second - 1, false, 0, nil},
+		"at its deadline":               {time.Second, false, 0, context.DeadlineExceeded},
+		"ended before its deadline":     {time.Second - 1, true, 0, context.Canceled},
+		"ended when its time is over":   {time.Second, true, 0, context.DeadlineExceeded},
+		"long after its time is over":   {time.Hour, true, 0, context.DeadlineExceeded},
+		"ended as soon as it has begun": {0, true, 0, context.Canceled},
+		"ended, then its time is over":  {0, true, time.Hour, context.Canceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -107,6 +135,7 @@ func TestLifetimeNeedsNoTimerUntilSomebodyWaits(t *testing.T) {
 				if test.end {
 					l.cancel()
 				}
+				time.Sleep(test.later)
 				if got := l.Err(); got != test.want { //nolint:errorlint // a context returns it as it is
 					t.Errorf("its error: got %v, want %v", got, test.want)
 				}
