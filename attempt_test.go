@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc/metadata"
 )
 
 // Whatever moment an attempt's end comes at while its stream moves to another connection, it is not lost, and a move that
@@ -32,7 +34,8 @@ func TestAnAttemptThatMovesCanBeEnded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			at := new(attempt)
-			at.begin(t.Context(), true, time.Now().Add(test.deadline))
+			deadline := time.Now().Add(test.deadline)
+			at.begin(t.Context(), true, deadline)
 			defer func() { at.cancel(context.Canceled) }()
 			for _, step := range test.steps {
 				switch step {
@@ -56,6 +59,9 @@ func TestAnAttemptThatMovesCanBeEnded(t *testing.T) {
 			}
 			if ended := at.ctx.Err() != nil; ended != (test.want != nil) {
 				t.Errorf("its context has ended: got %t, want %t", ended, test.want != nil)
+			}
+			if headers, _ := metadata.FromOutgoingContext(at.ctx); at.ctx.deadline != deadline || headers.Get("x-sovd-attempt") == nil {
+				t.Errorf("its context: got deadline %v and headers %v, want %v and the first attempt's", at.ctx.deadline, headers, deadline)
 			}
 		})
 	}
