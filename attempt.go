@@ -82,7 +82,7 @@ func (at *attempt) moved() bool {
 func (at *attempt) why() error {
 	at.mu.Lock()
 	defer at.mu.Unlock()
-	if err := at.ctx.Err(); err != context.Canceled || at.cause == nil { //nolint:errorlint // a context returns it as it is
+	if err := at.ctx.Err(); err != context.Canceled { //nolint:errorlint // a context returns it as it is
 		return err
 	}
 	return at.cause
