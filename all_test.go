@@ -232,25 +232,33 @@ func TestExecuteAllOutlivesAGoroutine(t *testing.T) {
 	})
 }
 
-// A sink that ends its goroutine in End, as t.FailNow does, of a command that failed.
+// A sink that ends its goroutine in End, as t.FailNow does, has failed.
 func TestExecuteAllWhereASinkEndsItsGoroutineInEnd(t *testing.T) {
 	t.Parallel()
-	server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Fail(codes.NotFound, "no such vehicle")}))
-	ends := 0
-	client := server.Client(t, vehicle.WithSink(
-		sink.Func{OnEnd: func(context.Context, vehicle.Result) error { runtime.Goexit(); return nil }},
-		sink.Func{OnEnd: func(context.Context, vehicle.Result) error { ends++; return nil }}))
-	defer func() {
-		if v := recover(); v != nil {
-			t.Errorf("ExecuteAll panicked: %v", v)
-		}
-	}()
-	for res, err := range client.ExecuteAll(t.Context(), commands(1, "Scripted", new(atomic.Int64))) {
-		if res == nil || err == nil {
-			t.Errorf("got %v, %v, want a Result and its error", res, err)
-		}
-	}
-	if ends != 1 {
-		t.Errorf("the second sink: got %d End, want one", ends)
+	for name, script := range map[string]vt.Script{
+		"of a command that failed":  {vt.Fail(codes.NotFound, "no such vehicle")},
+		"of one that has completed": {vt.Answer(`0`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := vt.NewServer(t, vt.On("Scripted", script))
+			var ends []vehicle.Status
+			client := server.Client(t, vehicle.WithSink(
+				sink.Func{OnEnd: func(context.Context, vehicle.Result) error { runtime.Goexit(); return nil }},
+				sink.Func{OnEnd: func(_ context.Context, res vehicle.Result) error { ends = append(ends, res.Status); return nil }}))
+			defer func() {
+				if v := recover(); v != nil {
+					t.Errorf("ExecuteAll panicked: %v", v)
+				}
+			}()
+			for res, err := range client.ExecuteAll(t.Context(), commands(1, "Scripted", new(atomic.Int64))) {
+				if res == nil || err == nil {
+					t.Errorf("got %v, %v, want a Result and its error", res, err)
+				}
+			}
+			if diff := cmp.Diff([]vehicle.Status{vehicle.StatusFailed}, ends); diff != "" {
+				t.Errorf("the second sink's Ends (-want +got):\n%s", diff)
+			}
+		})
 	}
 }

@@ -343,6 +343,9 @@ func TestSlowSink(t *testing.T) {
 		"a sink that is still writing when the whole answer has long come": {
 			script: vt.Script{vt.Send(`0`), vt.Delay(s), vt.Answer(`1`, `2`)}, took: 30 * s, want: vehicle.ErrSink, cause: stuck,
 			write: func(ctx context.Context) error { <-ctx.Done(); return errors.Join(stuck, ctx.Err()) }},
+		"a sink that writes the final chunk until its ctx ends": {
+			script: vt.Script{vt.Answer(`0`)}, took: 30 * s, want: vehicle.ErrSink, cause: stuck,
+			write: func(ctx context.Context) error { <-ctx.Done(); return errors.Join(stuck, ctx.Err()) }},
 		"a sink that took the final chunk late has it": {
 			script: vt.Script{vt.Answer(`0`)}, took: 40 * s, chunks: 1,
 			write: func(context.Context) error { time.Sleep(40 * s); return nil }},
@@ -374,7 +377,7 @@ func TestSlowSink(t *testing.T) {
 				if !errors.Is(err, tt.want) || tt.cause != nil && !errors.Is(err, tt.cause) {
 					t.Errorf("error: got %v, want %v with cause %v", err, tt.want, tt.cause)
 				}
-				if tt.want == vehicle.ErrSink && (errors.Is(err, vehicle.ErrTimeout) || !strings.Contains(err.Error(), "*vehicle_test.recorder")) { //nolint:errorlint // a table's entry
+				if tt.want == vehicle.ErrSink && (errors.Is(err, vehicle.ErrTimeout) || !strings.Contains(err.Error(), "*vehicle_test.recorder.Write was not done when the attempt's time ran out")) { //nolint:errorlint // a table's entry
 					t.Errorf("error: got %v, want one that blames the sink and names it", err)
 				}
 				if res.Chunks != tt.chunks {

@@ -189,14 +189,21 @@ func phases(reached chan<- struct{}) map[string]struct {
 // Each End has 10 s of its own, whatever became of the caller's ctx and of the sinks before.
 func TestEachEndHasItsOwnTime(t *testing.T) {
 	t.Parallel()
-	for name, cancelled := range map[string]bool{"of a completed command": false, "of a cancelled one": true} {
+	for name, test := range map[string]struct {
+		leave string // when the caller does
+		want  error
+	}{
+		"of a completed command": {"", vehicle.ErrSink},
+		"of a cancelled one":     {"before the answer", vehicle.ErrCanceled},
+		"of one whose caller leaves while its final chunk is written": {"in Write", vehicle.ErrSink},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Delay(time.Second), vt.Answer(`0`)}))
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				if cancelled {
+				if test.leave == "before the answer" {
 					cancelAfter := time.AfterFunc(time.Millisecond, cancel)
 					defer cancelAfter.Stop()
 				}
@@ -211,8 +218,17 @@ func TestEachEndHasItsOwnTime(t *testing.T) {
 				for i := range sinks {
 					r := newRecorder(t)
 					r.onEnd, sinks[i] = hangs, r
+					r.onWrite = func(context.Context, []vehicle.Chunk) error {
+						if test.leave == "in Write" {
+							cancel()
+						}
+						return nil
+					}
 				}
-				_, _ = server.Client(t, vehicle.WithSink(sinks...)).Execute(ctx, command("Scripted"))
+				_, err := server.Client(t, vehicle.WithSink(sinks...)).Execute(ctx, command("Scripted"))
+				if !errors.Is(err, test.want) {
+					t.Errorf("error: got %v, want %v", err, test.want)
+				}
 				if diff := cmp.Diff([]time.Duration{10 * time.Second, 10 * time.Second}, got); diff != "" {
 					t.Errorf("the sinks' Ends had (-want +got):\n%s", diff)
 				}
@@ -440,12 +456,14 @@ func TestACommandIsNotServedTwiceAtOnce(t *testing.T) {
 			if chunk.Final {
 				continue
 			}
-			err := again(served)
-			if e, ok := errors.AsType[*vehicle.Error](err); !ok || !errors.Is(err, vehicle.ErrInvalidCommand) || e.MayHaveRun() || e.CommandID != cmd.ID {
-				t.Errorf("while it runs: got %v, want ErrInvalidCommand of this command, which has not run", err)
-			}
-			if err := again(); err != nil {
-				t.Errorf("while it runs, without sinks: %v", err)
+			for range 2 {
+				err := again(served)
+				if e, ok := errors.AsType[*vehicle.Error](err); !ok || !errors.Is(err, vehicle.ErrInvalidCommand) || e.MayHaveRun() || e.CommandID != cmd.ID {
+					t.Errorf("while it runs: got %v, want ErrInvalidCommand of this command, which has not run", err)
+				}
+				if err := again(); err != nil {
+					t.Errorf("while it runs, without sinks: %v", err)
+				}
 			}
 		}
 		if err := again(served); err != nil {
@@ -455,8 +473,8 @@ func TestACommandIsNotServedTwiceAtOnce(t *testing.T) {
 		if diff := cmp.Diff(want, slices.Compact(calls)); diff != "" {
 			t.Errorf("calls (-want +got):\n%s", diff)
 		}
-		if got := len(server.Requests()); got != 3 {
-			t.Errorf("the vehicle was asked %d times, want 3", got)
+		if got := len(server.Requests()); got != 4 {
+			t.Errorf("the vehicle was asked %d times, want 4", got)
 		}
 	})
 }
@@ -490,6 +508,23 @@ func TestAnErrorWithoutATextIsItsSinksPanic(t *testing.T) {
 }
 
 // A vehicle that is silent for too long is not a slow sink, also while one writes: a sink's time does not count.
+func TestWhatALoopsBodyTakesIsNotIdle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Send(`0`), vt.Delay(11 * time.Second), vt.Answer(`1`)}))
+		stream := server.Client(t).Stream(t.Context(), command("Scripted"), vehicle.WithIdleTimeout(5*time.Second))
+		for _, err := range stream.Chunks() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		if got := stream.Result().Attempts; got != 1 {
+			t.Errorf("got %d attempts, want 1", got)
+		}
+	})
+}
+
 func TestTheIdleTimeoutIsTheVehiclesAlsoWhileASinkWrites(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
