@@ -151,14 +151,11 @@ func (r *jsonReader) escaped(b []byte) []byte {
 		}
 		r.pos = before
 	}
-	return append(b, 0xE0|byte(unit>>12), 0x80|byte(unit>>6&0x3F), 0x80|byte(unit&0x3F)) //nolint:gosec // G115: unit has 16 bits
+	return append(b, 0xED, 0x80|byte(unit>>6&0x3F), 0x80|byte(unit&0x3F))
 }
 
 func (r *jsonReader) hex() rune {
-	n, err := strconv.ParseUint(string(r.text[r.pos:r.pos+4]), 16, 16)
-	if err != nil {
-		n = utf8.RuneError // not in valid JSON
-	}
+	n, _ := strconv.ParseUint(string(r.text[r.pos:r.pos+4]), 16, 16) // it is valid JSON
 	r.pos += 4
 	return rune(n)
 }
@@ -167,7 +164,7 @@ func (r *jsonReader) hex() rune {
 func canonicalNumber(text string) string {
 	number, negative := strings.CutPrefix(text, "-")
 	mantissa, exponentText, _ := strings.Cut(strings.ToLower(number), "e")
-	exponent, err := strconv.ParseInt(strings.TrimPrefix(exponentText, "+"), 10, 64)
+	exponent, err := strconv.ParseInt(exponentText, 10, 64)
 	if err != nil && exponentText != "" {
 		return text // an exponent of more than 18 digits: only the same text is equal
 	}

@@ -216,7 +216,7 @@ func numbers(chunks []vehicle.Chunk, i int) string {
 	if len(chunks) == 0 {
 		return "no chunks"
 	}
-	from, to := min(max(0, i-2), len(chunks)), min(i+3, len(chunks))
+	from, to := max(0, i-2), min(i+3, len(chunks))
 	seqs := make([]int32, 0, to-from)
 	for _, c := range chunks[from:to] {
 		seqs = append(seqs, c.Seq)

@@ -93,9 +93,7 @@ func checkDigit(vin []byte) byte {
 	weights := [17]int{8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2}
 	sum := 0
 	for i, c := range vin {
-		if weights[i] > 0 {
-			sum += weights[i] * (strings.IndexByte(letters, c) % 10)
-		}
+		sum += weights[i] * (strings.IndexByte(letters, c) % 10)
 	}
 	return "0123456789X"[sum%11]
 }

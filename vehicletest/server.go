@@ -208,8 +208,7 @@ func (s *Server) serve(c *conn) {
 	if c.leaving() {
 		server.GracefulStop()
 	}
-	server.Stop()
-	_ = c.Close()
+	server.Stop() // closes it
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
