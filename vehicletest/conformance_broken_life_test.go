@@ -105,6 +105,18 @@ func sinksThatMistakeTheLife() []brokenSink {
 			},
 		},
 		{
+			name: "has no room for a long error", caughtBy: "failed commands end failed",
+			saying: "a command that failed with the longest text: End failed: value too long",
+			harness: func(m *sink.Memory, _ <-chan struct{}) Harness {
+				return replacing(m, sink.Func{OnEnd: func(ctx context.Context, res vehicle.Result) error {
+					if res.Err != nil && len(res.Err.Error()) > 500 {
+						return errors.New("value too long")
+					}
+					return m.End(ctx, res)
+				}})
+			},
+		},
+		{
 			name: "drops what a failed command had", caughtBy: "failed commands end failed",
 			saying: "a command that timed out: the chunks differ from index 0 on: got no chunks",
 			harness: func(m *sink.Memory, _ <-chan struct{}) Harness {

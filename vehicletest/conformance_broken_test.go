@@ -62,6 +62,18 @@ func writing(write func(ctx context.Context, m *sink.Memory, chunks []vehicle.Ch
 	}
 }
 
+// refusing has a Begin that refuses some commands.
+func refusing(text string, refuses func(vehicle.Command) bool) func(*sink.Memory, <-chan struct{}) Harness {
+	return func(m *sink.Memory, _ <-chan struct{}) Harness {
+		return replacing(m, sink.Func{OnBegin: func(ctx context.Context, cmd vehicle.Command) error {
+			if refuses(cmd) {
+				return errors.New(text)
+			}
+			return m.Begin(ctx, cmd)
+		}})
+	}
+}
+
 func brokenSinks() []brokenSink {
 	return slices.Concat(sinksThatLose(), sinksThatSpoilPayloads(), sinksThatMistakeTheLife(),
 		sinksThatMisuseTheBatch(), sinksThatMisuseTheContext(), sinksThatMixCommands())
@@ -129,7 +141,7 @@ func sinksThatLose() []brokenSink {
 			saying: "ReceivedAt is",
 			harness: altering(func(batch []vehicle.Chunk) []vehicle.Chunk {
 				for i := range batch {
-					batch[i].ReceivedAt = batch[0].ReceivedAt.Add(time.Second)
+					batch[i].ReceivedAt = batch[0].ReceivedAt.Add(time.Millisecond)
 				}
 				return batch
 			}),
@@ -386,16 +398,29 @@ func sinksThatSpoilPayloads() []brokenSink {
 		{
 			name: "refuses parameters with NUL", caughtBy: "awkward parameters",
 			saying: "Begin failed: unsupported Unicode escape sequence",
-			harness: func(m *sink.Memory, _ <-chan struct{}) Harness {
-				return replacing(m, sink.Func{OnBegin: func(ctx context.Context, cmd vehicle.Command) error {
-					for _, value := range cmd.Params {
-						if text, ok := value.(string); ok && strings.ContainsRune(text, 0) {
-							return errors.New("unsupported Unicode escape sequence")
-						}
+			harness: refusing("unsupported Unicode escape sequence", func(cmd vehicle.Command) bool {
+				for _, value := range cmd.Params {
+					if text, ok := value.(string); ok && strings.ContainsRune(text, 0) {
+						return true
 					}
-					return m.Begin(ctx, cmd)
-				}})
-			},
+				}
+				return false
+			}),
+		},
+		{
+			name: "wants parameters", caughtBy: "awkward parameters",
+			saying:  "Begin failed: null value in column parameters",
+			harness: refusing("null value in column parameters", func(cmd vehicle.Command) bool { return cmd.Params == nil }),
+		},
+		{
+			name: "wants a user", caughtBy: "awkward parameters",
+			saying:  "Begin failed: null value in column user_id",
+			harness: refusing("null value in column user_id", func(cmd vehicle.Command) bool { return cmd.UserID == uuid.Nil }),
+		},
+		{
+			name: "has room for half a name", caughtBy: "awkward parameters",
+			saying:  "Begin failed: value too long",
+			harness: refusing("value too long", func(cmd vehicle.Command) bool { return len(cmd.Name) > 50 }),
 		},
 		{
 			name: "cleans the caller's parameters", caughtBy: "awkward parameters",
