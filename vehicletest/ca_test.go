@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -79,6 +80,7 @@ func TestCertificates(t *testing.T) {
 		"an expired one has expired":                {issue: ca.IssueServer, opts: []vehicletest.CertOption{vehicletest.CertExpired()}, want: invalid(x509.Expired)},
 		"one of the future is not yet valid":        {issue: ca.IssueClient, usage: client, opts: []vehicletest.CertOption{vehicletest.CertNotYetValid()}, want: invalid(x509.Expired)},
 		"one for an hour is valid":                  {issue: ca.IssueServer, opts: []vehicletest.CertOption{vehicletest.CertValidFor(time.Hour)}},
+		"one for a time that is over has expired":   {issue: ca.IssueServer, opts: []vehicletest.CertOption{vehicletest.CertValidFor(-time.Minute)}, want: invalid(x509.Expired)},
 		"one for other names has them":              {issue: ca.IssueServer, opts: []vehicletest.CertOption{vehicletest.CertForNames("gateway.example", "10.0.0.7")}, name: "10.0.0.7"},
 		"one for other names has not those of mine": {issue: ca.IssueServer, opts: []vehicletest.CertOption{vehicletest.CertForNames("gateway.example")}, name: "localhost", want: wrongName},
 	}
@@ -130,6 +132,7 @@ func TestRotation(t *testing.T) {
 		return err == nil
 	}
 	before := now()
+	sides := []side{before}
 	for i := range 3 {
 		if err := ca.Rotate(); err != nil {
 			t.Fatal(err)
@@ -141,13 +144,32 @@ func TestRotation(t *testing.T) {
 		if before.shows.Issuer.String() == after.shows.Issuer.String() {
 			t.Errorf("rotation %d: the authority is the same", i+1)
 		}
+		if i > 0 && trusts(after, sides[i-1]) {
+			t.Errorf("rotation %d: what was shown two rotations ago is trusted", i+1)
+		}
 		before = after
+		sides = append(sides, after)
 	}
 	if err := ca.Replace(); err != nil {
 		t.Fatal(err)
 	}
-	if after := now(); trusts(before, after) || trusts(after, before) {
-		t.Errorf("replacement: before trusts after: %v, after trusts before: %v; want neither", trusts(before, after), trusts(after, before))
+	after := now()
+	for i, before := range sides {
+		if trusts(before, after) || trusts(after, before) {
+			t.Errorf("replacement: before, after %d rotations, trusts after: %v, after trusts before: %v; want neither", i, trusts(before, after), trusts(after, before))
+		}
+	}
+}
+
+// A server that is not vehicletest's takes what the configuration says as it is.
+func TestServerConfigIsThatOfAGRPCServerWithMutualTLS(t *testing.T) {
+	t.Parallel()
+	config, err := vehicletest.NewCA(t).ServerConfig().GetConfigForClient(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(config.NextProtos, "h2") || config.ClientAuth != tls.RequireAndVerifyClientCert {
+		t.Errorf("got protocols %v and client authentication %v, want h2 and %v", config.NextProtos, config.ClientAuth, tls.RequireAndVerifyClientCert)
 	}
 }
 
@@ -255,5 +277,14 @@ func TestFolder(t *testing.T) {
 	}
 	if _, err := vehicletest.MakeCA(dir); err == nil {
 		t.Error("a second CA in the same folder: got no error")
+	}
+	for _, name := range names[1:] {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := vehicletest.MakeCA(dir); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("a folder that has a %s: got error %v, want one that names it", name, err)
+		}
 	}
 }

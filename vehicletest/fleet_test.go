@@ -81,7 +81,12 @@ func TestEveryVehicleHasFaultsOfEveryKind(t *testing.T) {
 		var letters strings.Builder
 		var bits byte
 		forms, spellings := map[int]bool{}, map[bool]bool{}
-		for _, f := range faultsOf(t, mustAsk(t, client, requestWith("ReadDTC", vehicle, nil))) {
+		chunks := mustAsk(t, client, requestWith("ReadDTC", vehicle, nil))
+		powertrain := len(faultsOf(t, chunks[:1]))
+		for i, f := range faultsOf(t, chunks) {
+			if i == powertrain {
+				letters.WriteByte(' ') // of the next chunk
+			}
 			if !wellFormed.MatchString(f.code()) {
 				t.Errorf("%s: %q is no trouble code", vehicle, f.code())
 			}
@@ -104,8 +109,8 @@ func TestEveryVehicleHasFaultsOfEveryKind(t *testing.T) {
 			forms[len(f.code())] = true
 			spellings[native] = true
 		}
-		if got := letters.String(); got != "PPCBU" || bits != 0xFF || len(forms) != 2 || len(spellings) != 2 {
-			t.Errorf("%s: got code letters %s, status bits 0x%02X, %d forms, %d spellings, want PPCBU, 0xFF, 2, 2",
+		if got := letters.String(); got != "PP CBU" || bits != 0xFF || len(forms) != 2 || len(spellings) != 2 {
+			t.Errorf("%s: got code letters %s, status bits 0x%02X, %d forms, %d spellings, want PP CBU, 0xFF, 2, 2",
 				vehicle, got, bits, len(forms), len(spellings))
 		}
 	}
@@ -215,6 +220,9 @@ func TestReadDTCFilters(t *testing.T) {
 					want = append(want, f.code())
 				}
 			}
+			if total := fmt.Sprintf(`"totalDtcs":%d,`, len(want)); !strings.Contains(chunks[2].GetResponsePayload(), total) {
+				t.Errorf("summary: got %s, want %s", chunks[2].GetResponsePayload(), total)
+			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("codes (-want +got):\n%s", diff)
 			}
@@ -310,6 +318,7 @@ func TestWhatAVehicleDoesNotKnowIsRefused(t *testing.T) {
 		"no data identifier":                  {"ReadDataByID", nil, "0x22", "0x13"},
 		"an ECU":                              {"ReadDTC", map[string]string{"ecuAddress": "0x99"}, "0x19", "0x31"},
 		"a status mask":                       {"ReadDTC", map[string]string{"statusMask": "all"}, "0x19", "0x31"},
+		"a status mask of two bytes":          {"ReadDTC", map[string]string{"statusMask": "0x1FF"}, "0x19", "0x31"},
 		"a group of DTCs":                     {"ClearDTC", map[string]string{"groupOfDTC": "0x123456"}, "0x14", "0x31"},
 	}
 	for name, tt := range tests {
@@ -340,17 +349,39 @@ func TestAFleetForgetsItsOldestAnswers(t *testing.T) {
 	respond := func(req *vehiclepb.CommandRequest) *vehicletest.Step {
 		return &fleet.Respond(&vehicletest.Request{Command: req})[0]
 	}
-	first := requestWith("ReadDTC", vehicleID, nil)
-	kept := respond(first)
-	for range 4095 {
+	const early = 3
+	var requests []*vehiclepb.CommandRequest
+	var answers []*vehicletest.Step
+	for range early {
+		req := requestWith("ReadDTC", vehicleID, nil)
+		requests, answers = append(requests, req), append(answers, respond(req))
+	}
+	for range 4096 - early {
 		respond(requestWith("ClearDTC", vehicleID, nil))
 	}
-	if respond(first) != kept {
-		t.Error("an answer among the last 4096 was forgotten")
+	for i, req := range requests {
+		if respond(req) != answers[i] {
+			t.Errorf("answer %d of the last 4096 was forgotten", i+1)
+		}
 	}
-	respond(requestWith("ClearDTC", vehicleID, nil))
-	if respond(first) == kept {
-		t.Error("an answer before the last 4096 was kept")
+	for range early {
+		respond(requestWith("ClearDTC", vehicleID, nil))
+	}
+	for i, req := range requests {
+		if respond(req) == answers[i] {
+			t.Errorf("answer %d before the last 4096 was kept", i+1)
+		}
+	}
+}
+
+func TestACommandIDIsItsVehiclesOwn(t *testing.T) {
+	t.Parallel()
+	client := stub(t, vehicletest.NewServer(t))
+	req := requestWith("ReadDTC", vehicleID, nil)
+	first := payloads(mustAsk(t, client, req))
+	req.VehicleId = uuid.NewString()
+	if cmp.Equal(first, payloads(mustAsk(t, client, req))) {
+		t.Error("another vehicle gave the same answer")
 	}
 }
 
