@@ -2,6 +2,7 @@ package vehicletest
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -47,6 +48,62 @@ func TestTheServerGoesOnWhenItCannotAcceptForAMoment(t *testing.T) {
 		defer cancel()
 		if _, err := s.Client(t).Execute(ctx, vehicle.Command{VehicleID: uuid.New(), Name: "ReadDTC"}); err != nil {
 			t.Errorf("got error %v, want none", err)
+		}
+	})
+}
+
+func TestTheServerForgetsConnectionsThatHaveEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := startScarce(0)
+		defer s.Close()
+		client := s.Client(t)
+		if _, err := client.Execute(t.Context(), vehicle.Command{VehicleID: uuid.New(), Name: "ReadDTC"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.Close(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := len(s.connections()); got != 0 {
+			t.Errorf("got %d connections, want none", got)
+		}
+	})
+}
+
+// belated is a listener whose one client comes as the server closes.
+type belated struct {
+	net.Listener
+	closed chan struct{}
+	client net.Conn
+}
+
+func (l *belated) Accept() (net.Conn, error) {
+	<-l.closed
+	if c := l.client; c != nil {
+		l.client = nil
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l *belated) Close() error {
+	close(l.closed)
+	return nil
+}
+
+func TestCloseClosesAConnectionThatComesAsItBegins(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		s := newServer(nil)
+		s.listen = &belated{closed: make(chan struct{}), client: there}
+		s.serving.Go(s.accept)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := here.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // net.Pipe returns it as it is
+			t.Errorf("the client reads: got error %v, want EOF", err)
 		}
 	})
 }

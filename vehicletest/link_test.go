@@ -3,6 +3,7 @@ package vehicletest_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -145,6 +146,30 @@ func TestACutTCPConnectionIsResetAndAClosedOneIsNot(t *testing.T) {
 	}
 }
 
+func TestACutTLSConnectionIsResetWithoutAGoodbye(t *testing.T) {
+	t.Parallel()
+	ca := vehicletest.NewCA(t)
+	s := vehicletest.NewServer(t, vehicletest.WithTCP(), vehicletest.WithMutualTLS(ca))
+	config, err := ca.ClientConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ServerName, config.NextProtos = "localhost", []string{"h2"}
+	raw, err := s.Dial(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := tls.Client(raw, config)
+	defer conn.Close()
+	if _, err := conn.Read(make([]byte, 1)); err != nil { // the server's side of the handshake is done, too
+		t.Fatal(err)
+	}
+	s.CutConnections()
+	if _, err := io.Copy(io.Discard, conn); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("reading from the connection: got error %v, want %v", err, syscall.ECONNRESET)
+	}
+}
+
 func TestCutEndsTheOtherCallsOnTheConnection(t *testing.T) {
 	t.Parallel()
 	transports(t, func(t *testing.T, opts ...vehicletest.Option) {
@@ -212,9 +237,10 @@ func TestGoAwayLetsTheCallFinishAndSendsTheNextElsewhere(t *testing.T) {
 
 func TestGoAwayIsSentBetweenTheChunksOfItsScript(t *testing.T) {
 	t.Parallel()
+	before := strings.Repeat("0", 200_000) // more than a client takes at once
 	transports(t, func(t *testing.T, opts ...vehicletest.Option) {
 		s := vehicletest.NewServer(t, append(opts, vehicletest.On("ReadDTC", vehicletest.Script{
-			vehicletest.Send("0"), vehicletest.GoAway(), vehicletest.Answer("1", "2"),
+			vehicletest.Send(before), vehicletest.GoAway(), vehicletest.Answer("1", "2"),
 		}))...)
 		var received recording
 		client := stub(t, s, grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
@@ -222,7 +248,7 @@ func TestGoAwayIsSentBetweenTheChunksOfItsScript(t *testing.T) {
 			return recordedConn{c, &received}, err
 		}))
 		mustAsk(t, client, request("ReadDTC"))
-		var got []string
+		data, atGoAway := 0, -1 // bytes
 		framer := http2.NewFramer(io.Discard, bytes.NewReader(received.bytes()))
 		for {
 			frame, err := framer.ReadFrame()
@@ -230,12 +256,16 @@ func TestGoAwayIsSentBetweenTheChunksOfItsScript(t *testing.T) {
 				break // the end, perhaps amidst a frame
 			}
 			switch frame.(type) {
-			case *http2.DataFrame, *http2.GoAwayFrame:
-				got = append(got, frame.Header().Type.String())
+			case *http2.DataFrame:
+				data += int(frame.Header().Length)
+			case *http2.GoAwayFrame:
+				if atGoAway < 0 {
+					atGoAway = data
+				}
 			}
 		}
-		if len(got) < 4 || !slices.Equal(got[:2], []string{"DATA", "GOAWAY"}) {
-			t.Errorf("got frames %v, want DATA, GOAWAY and then the rest of the answer", got)
+		if atGoAway < len(before) || atGoAway == data {
+			t.Errorf("got GOAWAY after %d of %d bytes, want it between the chunk of %d and the rest of the answer", atGoAway, data, len(before))
 		}
 	})
 }
@@ -317,15 +347,21 @@ func TestABlackHoleSwallowsEverythingAndClosesNothing(t *testing.T) {
 			}))
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(time.Minute, cancel)
-			chunks, err := ask(ctx, stub(t, s), request("ReadDTC"))
+			var conn net.Conn
+			client := stub(t, s, grpc.WithContextDialer(func(ctx context.Context, addr string) (_ net.Conn, err error) {
+				conn, err = s.Dial(ctx, addr)
+				return conn, err
+			}))
+			chunks, err := ask(ctx, client, request("ReadDTC"))
 			wantCode(t, err, codes.Canceled)
 			if len(chunks) > 0 {
 				t.Errorf("got %d chunks, want none", len(chunks))
 			}
+			_ = conn.Close()
 			synctest.Wait()
 			select {
 			case <-s.Requests()[0].Done():
-				t.Error("the client's cancellation arrived")
+				t.Error("the client's cancellation arrived, or the end of its connection")
 			default:
 			}
 		})

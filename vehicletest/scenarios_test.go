@@ -139,11 +139,11 @@ func scenarioRoutine(t *testing.T) {
 
 func scenarioBusy(t *testing.T) {
 	busy := Script{Refuse(0x19, NRCBusyRepeatRequest)}
-	client := stub(t, NewServer(t, On("ReadDTC", busy, busy, busy, nil)))
+	client := stub(t, NewServer(t, On("ReadDTC", busy, busy, Script{Refuse(0x19, NRCResourceTemporarilyNotAvailable)}, nil)))
 	req := request("ReadDTC")
-	for range 3 {
+	for _, nrc := range []string{"0x21", "0x21", "0x94"} {
 		_, err := ask(t.Context(), client, req)
-		wantNRC(t, err, codes.ResourceExhausted, "0x21")
+		wantNRC(t, err, codes.ResourceExhausted, nrc)
 		if got := retryDelay(err); got != 200*time.Millisecond {
 			t.Errorf("got RetryInfo %v, want 200ms", got)
 		}

@@ -3,6 +3,7 @@ package vehicletest_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -99,6 +100,18 @@ func TestStepsSendWhatTheySay(t *testing.T) {
 	}
 }
 
+// A script is run by several calls, at once too.
+func TestSendRawDoesNotChangeItsMessages(t *testing.T) {
+	t.Parallel()
+	client := stub(t, vehicletest.NewServer(t, vehicletest.On("ReadDTC", vehicletest.Script{vehicletest.SendRaw(&vehiclepb.CommandResponse{})})))
+	for range 2 {
+		req := request("ReadDTC")
+		if got := mustAsk(t, client, req)[0].GetCommandId(); got != req.GetCommandId() {
+			t.Errorf("got command id %s, want the request's, %s", got, req.GetCommandId())
+		}
+	}
+}
+
 func TestBrokenMessagesReachTheClient(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -108,6 +121,7 @@ func TestBrokenMessagesReachTheClient(t *testing.T) {
 		"bytes that are no protobuf":     {vehicletest.SendBytes([]byte{0xff, 0xff, 0xff}), codes.Internal},
 		"a payload that is not UTF-8":    {vehicletest.Send("\"\xc3\x28\""), codes.Internal},
 		"a message over the limit":       {vehicletest.Send(string(make([]byte, 5<<20))), codes.ResourceExhausted},
+		"details that are not UTF-8":     {vehicletest.Fail(codes.NotFound, "", &errdetails.ErrorInfo{Reason: "\xff"}), codes.Internal},
 		"no bytes are an empty message":  {vehicletest.SendBytes(nil), codes.OK},
 		"a message just below the limit": {vehicletest.Send(string(make([]byte, 4<<20-200))), codes.OK},
 	}
@@ -190,6 +204,40 @@ func TestAStepThatEndsItsGoroutineCutsTheConnection(t *testing.T) {
 		}
 		mustAsk(t, client, request("ClearDTC")) // the server goes on
 	})
+}
+
+func TestTheErrorOfAStepEndsTheCall(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		err  error
+		wait bool // for the client's deadline
+		want codes.Code
+	}{
+		"a status is sent as it is":                    {status.Error(codes.Aborted, ""), false, codes.Aborted},
+		"a context's cancellation":                     {fmt.Errorf("a step: %w", context.Canceled), false, codes.Canceled},
+		"a context's deadline":                         {fmt.Errorf("a step: %w", context.DeadlineExceeded), false, codes.DeadlineExceeded},
+		"any other is unknown":                         {io.ErrUnexpectedEOF, false, codes.Unknown},
+		"the deadline that gRPC took for cancellation": {context.Canceled, true, codes.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := vehicletest.NewServer(t, vehicletest.On("ReadDTC", vehicletest.Script{func(ctx context.Context, _ *vehicletest.Call) error {
+					if tt.wait {
+						<-ctx.Done()
+					}
+					return tt.err
+				}}))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				_, err := ask(ctx, stub(t, s), request("ReadDTC"))
+				wantCode(t, err, tt.want)
+				if end, err := s.Requests()[0].Wait(t.Context()); end.Code != tt.want || err != nil {
+					t.Errorf("the script's end: got %v and error %v, want %v", end, err, tt.want)
+				}
+			})
+		})
+	}
 }
 
 func TestEveryCodeCanBeSent(t *testing.T) {

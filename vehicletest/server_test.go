@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -165,13 +166,22 @@ func TestWaitRequestsWaitsForArrivals(t *testing.T) {
 			}
 		}()
 		start := time.Now()
-		requests, err := s.WaitRequests(t.Context(), 2)
-		if err != nil || len(requests) != 2 || time.Since(start) != 2*time.Minute {
-			t.Errorf("got %d requests and error %v after %v, want 2 after 2m", len(requests), err, time.Since(start))
+		var wait sync.WaitGroup
+		for n := range 3 { // some have arrived when the others do
+			wait.Go(func() {
+				requests, err := s.WaitRequests(t.Context(), n)
+				if want := time.Duration(n) * time.Minute; err != nil || len(requests) != n || time.Since(start) != want {
+					t.Errorf("got %d requests and error %v after %v, want %d after %v", len(requests), err, time.Since(start), n, want)
+				}
+			})
+		}
+		wait.Wait()
+		if requests, err := s.WaitRequests(t.Context(), 1); err != nil || len(requests) != 2 {
+			t.Errorf("got %d requests and error %v, want the 2 that have arrived", len(requests), err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		_, err = s.WaitRequests(ctx, 99)
+		_, err := s.WaitRequests(ctx, 99)
 		if err == nil || !strings.Contains(err.Error(), "3 of 99") {
 			t.Errorf("got error %v, want one that says 3 of 99", err)
 		}
@@ -201,16 +211,24 @@ func TestWithHistoryForgetsTheOldest(t *testing.T) {
 	}
 }
 
+// failingTB is a test that is over when its cleanup is called, and notes its errors.
+type failingTB struct {
+	testing.TB
+	cleanup func()
+	errors  []any
+}
+
+func (f *failingTB) Cleanup(cleanup func()) { f.cleanup = cleanup }
+func (f *failingTB) Error(args ...any)      { f.errors = append(f.errors, args...) }
+
 func TestCloseNamesTheScriptsThatHang(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		s, err := vehicletest.Start(vehicletest.WithHistory(1), vehicletest.On("ReadDTC", vehicletest.Script{
+		test := &failingTB{TB: t}
+		s := vehicletest.NewServer(test, vehicletest.WithHistory(1), vehicletest.On("ReadDTC", vehicletest.Script{
 			func(context.Context, *vehicletest.Call) error { <-release; return nil }, // deaf to its ctx
 		}))
-		if err != nil {
-			t.Fatal(err)
-		}
 		client := stub(t, s)
 		req := request("ReadDTC")
 		go func() { _, _ = ask(t.Context(), client, req) }()
@@ -218,11 +236,19 @@ func TestCloseNamesTheScriptsThatHang(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustAsk(t, client, request("ClearDTC")) // the history forgets the one that hangs
+		var wait sync.WaitGroup
 		for range 2 {
-			err = s.Close()
-			if err == nil || !strings.Contains(err.Error(), "ReadDTC "+req.GetCommandId()+" (try 1)") {
-				t.Errorf("Close: got error %v, want one that names the script", err)
-			}
+			wait.Go(func() {
+				err := s.Close()
+				if err == nil || !strings.HasSuffix(err.Error(), "these scripts still run: ReadDTC "+req.GetCommandId()+" (try 1)") {
+					t.Errorf("Close: got error %v, want one that names the script, and it alone", err)
+				}
+			})
+		}
+		wait.Wait()
+		test.cleanup()
+		if len(test.errors) != 1 {
+			t.Errorf("the test of such a server: got errors %v, want the one of Close", test.errors)
 		}
 		close(release)
 	})
