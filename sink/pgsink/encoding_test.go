@@ -21,7 +21,7 @@ func TestAPayloadThatTheServerRefusesUnexpectedlyIsWrapped(t *testing.T) {
 			db := newEncodedDatabase(t, encoding, "UTF8")
 			s := db.newSinkOn(db.newPool(func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["log_parameter_max_length_on_error"] = "-1" }))
 			for _, payloads := range [][]string{
-				{`"\u00e9"`, `"\u20ac"`},
+				{`"\u00e9"`, `"\u20ac"`, `"\u0000"`},                               // the last is wrapped in any case
 				{"[\"PL/I\",\n\"PL/I \\u20ac\"]"}, {`["SQL function ", "\u20ac"]`}, // the server quotes it where it names the functions it was in
 			} {
 				cmd := newCommand()

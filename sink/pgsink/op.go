@@ -144,13 +144,11 @@ func newWrite(command uuid.UUID, chunks []vehicle.Chunk, m *mark) (*op, int, err
 	return &op{command: command, rows: r, done: make(chan struct{})}, n, nil
 }
 
-// wrapAll wraps the payloads that are not.
+// wrapAll wraps the payloads. One that is wrapped stays as it is.
 func (r *rows) wrapAll() {
 	for i := range r.all {
 		payload := &r.all[i].payload.String
-		if unwrapped := unwrap([]byte(*payload)); string(unwrapped) == *payload {
-			*payload = wrap(unwrapped)
-		}
+		*payload = wrap(unwrap([]byte(*payload)))
 	}
 	r.wrapped = true
 }
