@@ -27,6 +27,7 @@ const (
 	stageWaits  = "the second half waits"
 	stageTurn   = "the second half's turn"
 	stageCommit = "the second half's commit"
+	stageLook   = "a look for what changed nothing"
 )
 
 // stages is a tracer that does something when a stage begins.
@@ -91,8 +92,11 @@ func (s *stages) TraceBatchEnd(ctx context.Context, conn *pgx.Conn, _ pgx.TraceB
 }
 
 func (s *stages) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if data.SQL == "commit" {
+	switch {
+	case data.SQL == "commit":
 		s.begin(ctx, conn, stageCommit)
+	case strings.Contains(data.SQL, "SELECT g.command_id"):
+		s.begin(ctx, conn, stageLook)
 	}
 	return ctx
 }

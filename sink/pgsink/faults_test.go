@@ -324,6 +324,25 @@ func TestAPoolThatPgxCannotUseSaysWhy(t *testing.T) {
 	}
 }
 
+// What the transaction did is not known then.
+func TestAConnectionThatIsLostAfterTheCommit(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	trace := &stages{do: map[stageOf]func(context.Context, *pgx.Conn){
+		{stageLook, 1}: func(ctx context.Context, conn *pgx.Conn) { _ = conn.Close(context.WithoutCancel(ctx)) },
+	}}
+	s, other, cmd := db.newSinkOn(db.newPool(trace.on)), db.newSink(), newCommand()
+	if err := errors.Join(s.Begin(t.Context(), cmd), execute(t.Context(), other, cmd, chunksOf(cmd, 0, "1"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Write(t.Context(), chunksOf(cmd, 0, "2")); !errors.Is(err, pgsink.ErrReplaced) {
+		t.Errorf("got %v, want ErrReplaced", err)
+	}
+	if got := trace.count(stageLook); got != 2 {
+		t.Errorf("got %d looks, want 2", got)
+	}
+}
+
 // The command's row is locked, and the server calls it something else that may pass.
 func TestWhatMayPassIsRetried(t *testing.T) {
 	t.Parallel()
