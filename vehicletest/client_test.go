@@ -30,8 +30,11 @@ func TestTheSDKReachesATLSServerWithItsOptions(t *testing.T) {
 	t.Parallel()
 	ca := newTestCA(t)
 	config := ca.serverConfig(t, "vehicles.example")
+	other := config.Clone()
+	other.NextProtos = []string{"http/1.1"}
 	for name, server := range map[string]*tls.Config{
-		"one configuration": config,
+		"one configuration":                config,
+		"one that offers another protocol": other,
 		"one for each client": {
 			MinVersion:         tls.VersionTLS12,
 			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return config, nil },
@@ -52,6 +55,9 @@ func TestTheSDKReachesATLSServerWithItsOptions(t *testing.T) {
 				}
 				if s.Requests()[0].TLS == nil {
 					t.Error("the request came without TLS")
+				}
+				if config.NextProtos != nil {
+					t.Errorf("the caller's configuration was changed: it offers %v", config.NextProtos)
 				}
 			})
 		})

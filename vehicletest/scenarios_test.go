@@ -93,12 +93,15 @@ func scenarioClearRefused(t *testing.T) {
 	client := stub(t, NewServer(t, On("ClearDTC",
 		Script{Refuse(0x14, NRCConditionsNotCorrect)}, // the engine runs
 		Script{Refuse(0x14, NRCSecurityAccessDenied)},
+		Script{Refuse(0x14, 0xF0)}, // the manufacturer's own
 		nil)))
 	req := request("ClearDTC")
 	_, err := ask(t.Context(), client, req)
 	wantNRC(t, err, codes.FailedPrecondition, "0x22")
 	_, err = ask(t.Context(), client, req)
 	wantNRC(t, err, codes.PermissionDenied, "0x33")
+	_, err = ask(t.Context(), client, req)
+	wantNRC(t, err, codes.Internal, "0xF0")
 	mustAsk(t, client, req)
 }
 

@@ -53,7 +53,10 @@ func TestTheServerRecordsEveryRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustAsk(t, client, second)
-		mustAsk(t, client, first)
+		ctx = metadata.AppendToOutgoingContext(t.Context(), "x-sovd-attempt", "third", "x-sovd-resume-from", "")
+		if _, err := ask(ctx, client, first); err != nil {
+			t.Fatal(err)
+		}
 
 		got := s.Requests()
 		if len(got) != 3 {
@@ -81,8 +84,8 @@ func TestTheServerRecordsEveryRequest(t *testing.T) {
 		if r := got[1]; !r.Deadline.IsZero() || r.Attempt != 0 || r.ResumeFrom != -1 || r.Try != 1 {
 			t.Errorf("without metadata and deadline: got Deadline %v, Attempt %d, ResumeFrom %d, Try %d", r.Deadline, r.Attempt, r.ResumeFrom, r.Try)
 		}
-		if got := got[2].Try; got != 2 {
-			t.Errorf("the second request for a command id: got Try %d, want 2", got)
+		if r := got[2]; r.Try != 2 || r.Attempt != 0 || r.ResumeFrom != -1 {
+			t.Errorf("the second request for a command id, without numbers: got Try %d, Attempt %d, ResumeFrom %d, want 2, 0, -1", r.Try, r.Attempt, r.ResumeFrom)
 		}
 	})
 }
