@@ -3,6 +3,7 @@ package pgsink
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -13,7 +14,7 @@ import (
 // A large batch is stored in two transactions at once where another writer has nothing to do: the server works on the second
 // half while it works on the first. The second is committed after the first, so that a reader sees the beginning of an answer
 // or all of it, and under the same lock as any other operation of the command. Where anything is in its way it is
-// rolled back, and the command's own writer stores the half as if it had not been tried.
+// rolled back, and the half is stored after the first as if it had not been tried.
 
 // What a half is worth a commit of its own: this many rows, or bytes.
 const (
@@ -26,7 +27,7 @@ const (
 const undividedFor = time.Minute
 
 // minWaitAhead is how long a second half that is written waits for the first at least; more where its own rows took long. Its writer has
-// commands of its own. And the first half may be waiting for it: behind a PgBouncer that has one connection to the server, say.
+// other things to do. And the first half may be waiting for it: behind a PgBouncer that has one connection to the server, say.
 const minWaitAhead = 100 * time.Millisecond
 
 // divide takes the first half of a large batch out of its operation and puts it in its place. The operation itself, and so its
@@ -40,12 +41,9 @@ func (s *Sink) divide(ops []*op) {
 		if !o.divisible() || o.ctx.Err() != nil || time.Now().Before(s.undivided) || s.config.retryFor < attemptTime {
 			continue
 		}
-		for _, w := range s.writers {
-			if !w.busy && len(w.queue) == 0 {
-				ops[i] = o.split()
-				s.add(w, o)
-				break
-			}
+		if len(s.queue) == 0 && slices.ContainsFunc(s.writers, func(w *writer) bool { return !w.busy }) {
+			ops[i] = o.split()
+			s.enqueue(o)
 		}
 	}
 }
@@ -73,7 +71,7 @@ func (o *op) split() (first *op) {
 	return first
 }
 
-// tryAhead stores the second half of a batch, or leaves it to the command's own writer.
+// tryAhead stores the second half of a batch, or leaves it to whoever takes it after the first.
 func (s *Sink) tryAhead(o *op) {
 	err := within.Call(func() error { return s.transactAhead(o) }) // the pool's hooks and tracers are the application's
 	s.mu.Lock()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/sink/pgsink"
@@ -245,5 +246,49 @@ func TestOverlappingGroupsDoNotDeadlock(t *testing.T) {
 	}
 	if got := query[int64](db, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`); got != deadlocks {
 		t.Errorf("got %d deadlocks", got-deadlocks)
+	}
+}
+
+// A trigger takes its time with one command. The others, whichever they are, go into the other writer's transactions.
+func TestALongTransactionHoldsUpNoCommandThatIsNotInIt(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	schema := pgx.Identifier{db.schema}.Sanitize()
+	db.exec(strings.ReplaceAll(`CREATE TABLE {schema}.over (); CREATE SEQUENCE {schema}.waits;
+		CREATE FUNCTION {schema}.wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			PERFORM nextval('{schema}.waits');
+			WHILE NOT EXISTS (SELECT FROM {schema}.over) LOOP PERFORM pg_sleep(0.001); END LOOP;
+			RETURN NEW; END $$;
+		CREATE TRIGGER wait BEFORE INSERT ON {responses} FOR EACH ROW WHEN (NEW.response_payload = '"slow"') EXECUTE FUNCTION {schema}.wait()`,
+		"{schema}", schema))
+	s := db.newSink()
+	slow := db.admitted()
+	if err := s.Begin(t.Context(), slow); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Write(t.Context(), chunksOf(slow, 0, `"slow"`)) }()
+	for !query[bool](db, `SELECT is_called FROM `+schema+`.waits`) {
+		time.Sleep(time.Millisecond) // the server cannot tell
+	}
+	for range 8 {
+		cmd := db.admitted()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // a transaction has 15
+		if err := execute(ctx, s, cmd, chunksOf(cmd, 0, "1", "2")); err != nil {
+			t.Errorf("a command beside the long transaction: %v", err)
+		}
+		cancel()
+		if t.Failed() {
+			break
+		}
+	}
+	select {
+	case err := <-done:
+		t.Errorf("the long transaction: got %v before its trigger returned", err)
+	default:
+	}
+	db.exec(`INSERT INTO ` + schema + `.over DEFAULT VALUES`)
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -43,6 +43,7 @@ type op struct {
 	until     time.Time // no retry after it
 	tries     int       // that got stuck: it is not tried with others any more
 	notBefore time.Time
+	company   int // how many may be in a transaction with it, since one ran out of its time; 0: as many as may be
 }
 
 // mark tells the rows of one run from those of another, in tables that have no column for it: the run's

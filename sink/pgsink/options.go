@@ -60,7 +60,7 @@ func WithSchema(name string) Option {
 }
 
 // WithWriters sets how many transactions a Sink may have under way, and so how many of the pool's
-// connections it holds at most; the default is 2. Fewer than 1 means 1. Each command belongs to one writer; one that is idle stores
+// connections it holds at most; the default is 2. Fewer than 1 means 1. Whichever is done first takes what waits. One that is idle stores
 // the second half of another's large batch: 1.25 times the chunks/s of answers of 5,000, on two cores.
 //
 // More writers mean less waiting for the transaction before, and smaller transactions. On two cores, with the server

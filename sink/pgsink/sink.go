@@ -36,7 +36,9 @@ type Sink struct {
 	mu        sync.Mutex // never held across I/O
 	runs      map[uuid.UUID]*run
 	writers   []*writer
-	undivided time.Time // until when no batch is divided
+	queue     []*op              // what no writer has taken
+	commands  map[uuid.UUID]bool // see underway
+	undivided time.Time          // until when no batch is divided
 	closed    bool
 	serving   sync.WaitGroup // of the writers' goroutines
 }
@@ -56,7 +58,7 @@ type run struct {
 // pool's connections as [WithWriters] says, and only while there is something to write; [Sink.History] and [Sink.Recover] take
 // one more each, while they run.
 func New(pool *pgxpool.Pool, opts ...Option) *Sink {
-	s := &Sink{pool: pool, config: newConfig(opts), runs: make(map[uuid.UUID]*run)}
+	s := &Sink{pool: pool, config: newConfig(opts), runs: make(map[uuid.UUID]*run), commands: make(map[uuid.UUID]bool)}
 	s.queries = newQueries(s.config.schema)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for range s.config.writers {
@@ -234,7 +236,7 @@ func (s *Sink) do(ctx context.Context, o *op) error {
 	}
 }
 
-// abandon leaves an operation to its writer.
+// abandon leaves an operation to the writers.
 func (s *Sink) abandon(o *op) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

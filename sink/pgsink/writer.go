@@ -7,12 +7,14 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/sovd-go/vehicle/internal/within"
 )
 
-// writer does the operations of its share of the commands. It takes all that wait and does them in one
-// transaction (group commit): while that is under way the next ones gather, so groups grow with the load and
-// nobody waits for a timer. Its goroutine runs only while there is something to do.
+// writer does operations. It takes all that wait and does them in one transaction (group commit): while that is under way the next
+// ones gather, for whichever writer is done first. So groups grow with the load and nobody waits for a timer, nor for
+// the long transaction of a neighbour. Its goroutine runs only while there is something to do.
 //
 // An operation that has to wait (for a server that is down, for a row that somebody has locked) goes back
 // into the queue. Operations of one command keep their order.
@@ -21,14 +23,13 @@ type writer struct {
 	wake chan struct{} // something was added to the queue
 
 	// Of Sink.mu.
-	queue   []*op
 	serving bool
-	busy    bool // with what it took last, or paused
+	busy    bool  // with its group, or paused
+	group   []*op // what it has taken
 
 	// Of the goroutine.
 	failures int       // in a row
 	paused   time.Time // until when: the server is down
-	limit    int       // how many operations may share a transaction; 0 means no limit
 	yielding bool      // an operation was tried that had got stuck: it is the turn of those that have not
 }
 
@@ -44,7 +45,7 @@ const (
 // maxOps bounds how many commands share a transaction, and so its share of a failure.
 const maxOps = 512
 
-// submit gives an operation to the command's writer.
+// submit gives an operation to the writers.
 func (s *Sink) submit(o *op) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,17 +61,25 @@ func (s *Sink) enqueue(o *op) {
 	if o.until.IsZero() {
 		o.until = time.Now().Add(s.config.retryFor)
 	}
-	s.add(s.writers[int(o.command[len(o.command)-1])%len(s.writers)], o)
+	s.queue = append(s.queue, o)
+	s.call()
 }
 
-func (s *Sink) add(w *writer, o *op) {
-	w.queue = append(w.queue, o)
-	if w.serving {
-		w.rouse()
-		return
+// call has a writer that has nothing to do look into the queue, or starts one. Those that are busy look when they are done.
+func (s *Sink) call() {
+	for _, w := range s.writers {
+		if w.serving && !w.busy {
+			w.rouse()
+			return
+		}
 	}
-	w.serving = true
-	s.serving.Go(w.serve)
+	for _, w := range s.writers {
+		if !w.serving {
+			w.serving = true
+			s.serving.Go(w.serve)
+			return
+		}
+	}
 }
 
 // rouse ends a rest.
@@ -91,6 +100,7 @@ func (w *writer) serve() {
 		switch {
 		case len(group) > 0 && group[0].ahead:
 			w.sink.tryAhead(group[0])
+			w.putBack(nil)
 		case len(group) > 0:
 			w.yielding = group[0].tries > 0
 			w.putBack(w.try(group))
@@ -117,12 +127,14 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 		wait = linger
 	}
 	limit, rows, bytes := maxOps, 0, 0 // of the group
-	if w.limit > 0 {
-		limit = w.limit
-	}
-	busy := make(map[[16]byte]bool, len(w.queue))
+	busy := s.underway()               // and what is before it in the queue
 	var rest []*op
-	for _, o := range w.queue {
+	free := 0 // of rest, at the least: what no operation before it is in the way of
+	for i, o := range s.queue {
+		if len(group) == limit {
+			rest, free = append(rest, s.queue[i:]...), free+1
+			break
+		}
 		switch {
 		case s.ctx.Err() != nil:
 			o.finish(ErrClosed)
@@ -137,14 +149,18 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 			o.finish(retriedFor(s.config.retryFor, o.last))
 			continue
 		}
-		ready := !paused && !busy[o.command] && len(group) < limit && !now.Before(o.notBefore) && (o.tries == 0 || !w.yielding) &&
-			(len(group) == 0 || o.tries == 0 && (o.rows == nil || rows+len(o.rows.all) <= maxRows && bytes+o.rows.bytes <= maxBytes))
+		isFree := o.ahead || !busy[o.command]
+		ready := !paused && isFree && len(group) < min(limit, o.most()) && !now.Before(o.notBefore) && (o.tries == 0 || !w.yielding) &&
+			(len(group) == 0 || o.rows == nil || rows+len(o.rows.all) <= maxRows && bytes+o.rows.bytes <= maxBytes)
 		if o.settle == "" { // who removes a claim's token is in nobody's way
 			busy[o.command] = true
 		}
 		if !ready {
 			if !paused && o.notBefore.After(now) {
 				wait = min(wait, o.notBefore.Sub(now))
+			}
+			if isFree {
+				free++
 			}
 			rest = append(rest, o)
 			continue
@@ -154,23 +170,35 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 			bytes += o.rows.bytes
 		}
 		group = append(group, o)
-		if o.tries > 0 || o.ahead {
-			limit = 1
-		}
+		limit = min(limit, o.most())
 	}
-	w.queue, w.busy = rest, len(group) > 0 || paused
-	w.serving = len(group) > 0 || len(rest) > 0 || !idle && !s.closed
+	s.queue, w.group, w.busy = rest, group, len(group) > 0 || paused
+	w.serving = len(group) > 0 || free > 0 || !idle && !s.closed
+	if len(group) > 0 && free > 0 {
+		s.call()
+	}
 	return group, wait, w.serving
 }
 
-// putBack returns operations to the head of the queue.
-func (w *writer) putBack(ops []*op) {
-	if len(ops) == 0 {
-		return
+// underway are the commands of what the writers have taken. The map is the Sink's, and used again.
+func (s *Sink) underway() map[uuid.UUID]bool {
+	clear(s.commands)
+	for _, w := range s.writers {
+		for _, o := range w.group {
+			s.commands[o.command] = true
+		}
 	}
+	return s.commands
+}
+
+// putBack ends the group, and returns operations to the head of the queue.
+func (w *writer) putBack(ops []*op) {
 	w.sink.mu.Lock()
 	defer w.sink.mu.Unlock()
-	w.queue = slices.Concat(ops, w.queue)
+	w.group = nil
+	if len(ops) > 0 {
+		w.sink.queue = slices.Concat(ops, w.sink.queue)
+	}
 }
 
 // rest waits for d, or for something new to do, or for the end. It says whether it waited for all of d.
@@ -199,7 +227,7 @@ func (w *writer) try(ops []*op) (again []*op) {
 		return err
 	})
 	if err == nil {
-		w.failures, w.limit = 0, 0
+		w.failures = 0
 		return w.sink.finish(ops, outcomes)
 	}
 	verdict := judge(err, alive)
@@ -211,9 +239,6 @@ func (w *writer) try(ops []*op) (again []*op) {
 	case verdict == down, verdict == contended:
 		w.failures++
 		w.paused = time.Now().Add(pause(w.failures))
-		if verdict == down && isAttemptTime(err) {
-			w.limit = max(len(ops)/2, 1) // one of them may be what takes so long
-		}
 		return w.sink.retry(ops, err, time.Time{})
 	case verdict == hopeless:
 		w.sink.fail(ops, err)
@@ -310,6 +335,9 @@ func (s *Sink) retry(ops []*op, err error, notBefore time.Time) []*op {
 	defer s.mu.Unlock()
 	for _, o := range ops {
 		o.last, o.notBefore = err, notBefore
+		if isAttemptTime(err) {
+			o.company = max(len(ops)/2, 1) // one of them may be what takes so long
+		}
 	}
 	return ops
 }
@@ -319,6 +347,18 @@ func (s *Sink) fail(ops []*op, err error) {
 	defer s.mu.Unlock()
 	for _, o := range ops {
 		o.finish(err)
+	}
+}
+
+// most is how many operations may share a transaction with this one, itself included.
+func (o *op) most() int {
+	switch {
+	case o.tries > 0, o.ahead:
+		return 1
+	case o.company > 0:
+		return o.company
+	default:
+		return maxOps
 	}
 }
 

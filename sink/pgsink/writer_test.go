@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// What a writer takes from its queue for its next transaction.
+// What a writer takes from the queue for its next transaction.
 func TestWhatSharesATransaction(t *testing.T) {
 	t.Parallel()
 	id := uuid.New()
@@ -27,12 +27,15 @@ func TestWhatSharesATransaction(t *testing.T) {
 	stuck := func() *op { return of(func(o *op) { o.tries = 1 }) }
 	resting := func() *op { return of(func(o *op) { o.notBefore = time.Now().Add(time.Hour) }) }
 	ahead := func() *op { return of(func(o *op) { o.ahead = true }) }
+	half := func() *op { return of(func(o *op) { o.command, o.ahead = id, true }) }
+	slow := func(company int) *op { return of(func(o *op) { o.company = company }) }
 	failing := of(func(o *op) { o.err = errors.New("no") })
 	behind := func() *op { return of(func(o *op) { o.after = failing }) }
 	for _, test := range []struct {
 		name  string
 		queue []*op
 		set   func(*writer)
+		taken *op   // by the other writer
 		want  []int // which of them
 	}{
 		{name: "commands of their own", queue: []*op{one(), one(), one()}, want: []int{0, 1, 2}},
@@ -47,13 +50,22 @@ func TestWhatSharesATransaction(t *testing.T) {
 		{name: "not what is to rest", queue: []*op{resting(), one()}, want: []int{1}},
 		{name: "a second half alone", queue: []*op{ahead(), one()}, want: []int{0}},
 		{name: "no second half whose first half failed", queue: []*op{behind(), one()}, want: []int{1}},
-		{name: "fewer after what took too long", queue: []*op{one(), one(), one()}, set: func(w *writer) { w.limit = 2 }, want: []int{0, 1}},
+		{name: "few with what took too long", queue: []*op{one(), slow(2), one()}, want: []int{0, 1}},
+		{name: "fewer with what took longer", queue: []*op{slow(3), slow(1), one(), one(), one()}, want: []int{0, 2, 3}},
+		{name: "not what comes after what the other writer has", queue: []*op{same(), one()}, taken: same(), want: []int{1}},
+		{name: "a second half while the other writer has the first", queue: []*op{half(), one()}, taken: same(), want: []int{0}},
+		{name: "who removes a token when the other writer is done with the command", queue: []*op{settling(), one()}, taken: same(), want: []int{1}},
 		{name: "nothing while the server is down", queue: []*op{one()}, set: func(w *writer) { w.paused = time.Now().Add(time.Hour) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			w := New(nil).writers[0]
-			w.queue = append([]*op(nil), test.queue...)
+			s := New(nil)
+			s.queue = append([]*op(nil), test.queue...)
+			w, other := s.writers[0], s.writers[1]
+			other.serving, other.busy = true, true
+			if test.taken != nil {
+				other.group = []*op{test.taken}
+			}
 			if test.set != nil {
 				test.set(w)
 			}
