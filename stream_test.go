@@ -244,22 +244,30 @@ func TestFinish(t *testing.T) {
 	const linger = time.Second
 	tests := map[string]struct {
 		after time.Duration // the final chunk, the server ends its stream; 0: never
+		more  bool          // it sends another chunk then, and never ends it
 		want  vt.Ending
 		took  time.Duration // until the call has ended
 	}{
 		"a server that takes its time after the final chunk is not cancelled": {after: linger / 2, want: vt.Finished, took: linger / 2},
 		"a server that never ends its stream is cancelled after a while":      {want: vt.Canceled, took: linger},
+		"a server that sends more is cancelled at once":                       {after: linger / 2, more: true, want: vt.Canceled, took: linger / 2},
 	}
 	for name, tt := range tests {
 		for _, with := range []string{"without a sink", "with a sink"} {
 			t.Run(name+" "+with, func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) { // where a cancellation has certainly arrived before time goes on
-					end := vt.Stall()
+					script := vt.Script{vt.Answer(`0`)}
 					if tt.after > 0 {
-						end = vt.Delay(tt.after)
+						script = append(script, vt.Delay(tt.after))
 					}
-					server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(`0`), end}))
+					if tt.more {
+						script = append(script, vt.Send(`1`))
+					}
+					if tt.want == vt.Canceled {
+						script = append(script, vt.Stall())
+					}
+					server := vt.NewServer(t, vt.On("Scripted", script))
 					var opts []vehicle.Option
 					if with == "with a sink" {
 						opts = append(opts, vehicle.WithSink(newRecorder(t)))
