@@ -14,7 +14,7 @@ type lifetime struct {
 
 	mu    sync.Mutex
 	state state
-	given bool          // child has been set
+	given bool          // there has been a child: the room for one is used
 	done  chan struct{} // nil until somebody asks for it
 	timer *time.Timer   // nil until then, too
 	child func()        // is told of the end; gRPC's own context
@@ -34,8 +34,8 @@ func (l *lifetime) begin(values context.Context, deadline time.Time) {
 	l.values, l.deadline = values, deadline
 }
 
-// look ends it if its time has passed and there is no timer to do it. Its caller holds mu; nobody waits for it yet.
-func (l *lifetime) look() (left time.Duration) {
+// checkTime ends it if its time has passed and there is no timer to do it. Its caller holds mu; nobody waits for it yet.
+func (l *lifetime) checkTime() (left time.Duration) {
 	if l.state != going || l.timer != nil || l.deadline.IsZero() {
 		return 0
 	}
@@ -47,7 +47,7 @@ func (l *lifetime) look() (left time.Duration) {
 
 // watch has it end in time. Its caller holds mu.
 func (l *lifetime) watch() {
-	if left := l.look(); left > 0 {
+	if left := l.checkTime(); left > 0 {
 		l.timer = time.AfterFunc(left, l.expire)
 	}
 }
@@ -59,7 +59,7 @@ func (l *lifetime) cancel() { l.end(canceled) }
 
 func (l *lifetime) end(as state) {
 	l.mu.Lock()
-	if l.look(); l.state != going {
+	if l.checkTime(); l.state != going {
 		l.mu.Unlock()
 		return
 	}
@@ -99,7 +99,7 @@ func (l *lifetime) Done() <-chan struct{} {
 func (l *lifetime) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.look()
+	l.checkTime()
 	switch l.state {
 	case canceled:
 		return context.Canceled

@@ -507,7 +507,7 @@ func TestAnErrorWithoutATextIsItsSinksPanic(t *testing.T) {
 	}
 }
 
-// A vehicle that is silent for too long is not a slow sink, also while one writes: a sink's time does not count.
+// The idle timeout is the vehicle's: who reads the chunks may take as long as it likes.
 func TestWhatALoopsBodyTakesIsNotIdle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -525,6 +525,7 @@ func TestWhatALoopsBodyTakesIsNotIdle(t *testing.T) {
 	})
 }
 
+// A vehicle that is silent for too long is not a slow sink, also while one writes: a sink's time does not count.
 func TestTheIdleTimeoutIsTheVehiclesAlsoWhileASinkWrites(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -8,9 +8,9 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// buffers are the two in which pgx encodes a transaction: a statement's arguments, and the messages that go to the server. pgx drops both
-// where they have held more than a little, and has them grow by a quarter at a time in the next transaction, which is a
-// quarter of all that a backend with short commands allocates, in the pieces that cost the most.
+// buffers are the two in which pgx encodes a transaction: a statement's arguments, and the messages that go to the server. pgx
+// drops both where they have held more than a little, and has them grow by a quarter at a time in the next transaction. That
+// is a quarter of all that a backend with short commands allocates, in the pieces that cost the most.
 //
 // They belong to the connection and never leave it. So it does not matter when pgx lets go of one.
 type buffers struct {
@@ -87,7 +87,7 @@ func (r room) Encode(messages []byte) ([]byte, error) {
 func (room) Decode([]byte) error { return nil }
 func (room) Frontend()           {}
 
-// firstArgument is the first of a statement's arguments, and how many bytes all of them take.
+// firstArgument is the first of a statement's arguments, with how many bytes all of them take.
 type firstArgument struct {
 	ids  array[pgtype.UUID]
 	size int
