@@ -64,7 +64,7 @@ func WithSchema(name string) Option {
 // the second half of another's large batch: 1.25 times the chunks/s of answers of 5,000, on two cores.
 //
 // More writers mean less waiting for the transaction before, and smaller transactions. On two cores, with the server
-// and the client beside it and 256 commands at once, four and eight completed 0.9 of the commands that two did, one and three as
+// and the client beside it and 256 commands at once, three, four and eight completed 0.9 of the commands that two did, one as
 // many within the noise. Without a vehicle (BenchmarkWriters) four and eight were ahead, by a tenth to a fifth. Take 4 to 8 where a
 // round trip takes milliseconds.
 func WithWriters(n int) Option {
