@@ -22,6 +22,18 @@ func tell(ctx context.Context, s vehicle.Sink, res *vehicle.Result) (context.Con
 	return ctx, lastly.From(ctx)
 }
 
+// beginTold begins a command and writes its two chunks, with which the sink is told of the End that follows.
+func beginTold(t *testing.T, s vehicle.Sink, cmd vehicle.Command, res vehicle.Result) {
+	t.Helper()
+	if err := s.Begin(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	ctx, _ := tell(t.Context(), s, &res)
+	if err := s.Write(ctx, chunksOf(cmd, 0, "1", "2")); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // executeTold is execute for a sink that is told with the last batch what End follows.
 func executeTold(ctx context.Context, s vehicle.Sink, cmd vehicle.Command, batches ...[]vehicle.Chunk) error {
 	if err := s.Begin(ctx, cmd); err != nil {
@@ -105,14 +117,7 @@ func TestAnEndThatWasToldAndDoesNotComeTrue(t *testing.T) {
 			audit = []string{"command_completed", "command_failed"}
 			time.Sleep(2 * time.Microsecond) // the resolution of the times
 		}
-		if err := s.Begin(t.Context(), cmd); err != nil {
-			t.Fatal(err)
-		}
-		res := completed(cmd, 2)
-		ctx, _ := tell(t.Context(), s, &res)
-		if err := s.Write(ctx, chunksOf(cmd, 0, "1", "2")); err != nil {
-			t.Fatal(err)
-		}
+		beginTold(t, s, cmd, completed(cmd, 2))
 		if err := s.End(t.Context(), failed(cmd, errors.New("not announced"))); err != nil {
 			t.Fatal(err)
 		}
@@ -135,15 +140,8 @@ func TestAnEndThatWasToldAndComesOtherwise(t *testing.T) {
 			t.Parallel()
 			db := newDatabase(t, databaseURL(t))
 			s, cmd := db.newSink(), newCommand()
-			if err := s.Begin(t.Context(), cmd); err != nil {
-				t.Fatal(err)
-			}
-			res := completed(cmd, 2)
-			ctx, _ := tell(t.Context(), s, &res)
-			if err := s.Write(ctx, chunksOf(cmd, 0, "1", "2")); err != nil {
-				t.Fatal(err)
-			}
-			other := res
+			other := completed(cmd, 2)
+			beginTold(t, s, cmd, other)
 			change(&other)
 			if err := s.End(t.Context(), other); err != nil {
 				t.Fatal(err)
@@ -166,15 +164,8 @@ func TestAnEndThatWasToldOfAnotherCommand(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t, databaseURL(t))
 	s, cmd := db.newSink(), newCommand()
-	if err := s.Begin(t.Context(), cmd); err != nil {
-		t.Fatal(err)
-	}
-	res := completed(newCommand(), 1)
-	ctx, _ := tell(t.Context(), s, &res)
-	if err := s.Write(ctx, chunksOf(cmd, 0, "1")); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(stored{Status: "in_progress", Chunks: []string{"1"}}, db.stored(cmd.ID), emptyIsNil); diff != "" {
+	beginTold(t, s, cmd, completed(newCommand(), 2))
+	if diff := cmp.Diff(stored{Status: "in_progress", Chunks: []string{"1", "2"}}, db.stored(cmd.ID), emptyIsNil); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

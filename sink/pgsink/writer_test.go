@@ -1,7 +1,10 @@
 package pgsink
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -82,5 +85,71 @@ func TestWhatSharesATransaction(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What a writer leaves and another one could do, waits for nobody.
+func TestAWriterCallsAnotherForWhatItLeaves(t *testing.T) {
+	t.Parallel()
+	operation := func() *op {
+		return &op{command: uuid.New(), ctx: t.Context(), until: time.Now().Add(time.Hour), done: make(chan struct{})}
+	}
+	many := func(n int) (ops []*op) {
+		for range n {
+			ops = append(ops, operation())
+		}
+		return ops
+	}
+	stuck, twice := operation(), operation()
+	stuck.tries = 1
+	for _, test := range []struct {
+		name   string
+		queue  []*op
+		left   int
+		called bool
+	}{
+		{"all that fits", many(maxOps), 0, false},
+		{"more than fits", many(maxOps + 2), 2, true},
+		{"what follows one that is stuck", append([]*op{stuck}, many(3)...), 3, true},
+		{"what comes after its own", []*op{twice, twice}, 1, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := New(nil)
+			s.queue = append([]*op(nil), test.queue...)
+			w, other := s.writers[0], s.writers[1]
+			other.serving = true // and it rests
+			group, _, _ := w.take(false)
+			if got := append(group, s.queue...); len(s.queue) != test.left || !slices.Equal(got, test.queue) {
+				t.Errorf("%d taken and %d left, want the last %d left, in their order", len(group), len(s.queue), test.left)
+			}
+			if got := len(other.wake) > 0; got != test.called {
+				t.Errorf("whether the other writer is called: got %t, want %t", got, test.called)
+			}
+		})
+	}
+}
+
+// One of those that ran out of a transaction's time may be what takes so long.
+func TestWhatRanOutOfTimeGoesOnInSmallerCompany(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name      string
+		err       error
+		ops, want int
+	}{
+		{"out of time", newDBError(fmt.Errorf("%w (%w)", errAttemptTime, context.DeadlineExceeded)), 9, 4},
+		{"out of time, alone", newDBError(errAttemptTime), 1, 1},
+		{"no connection", newDBError(errNoConnection), 9, maxOps},
+	} {
+		ops := make([]*op, test.ops)
+		for i := range ops {
+			ops[i] = &op{}
+		}
+		for i, o := range New(nil).retry(ops, test.err, time.Time{}) {
+			if got := o.most(); got != test.want {
+				t.Errorf("%s: operation %d may be one of %d, want %d", test.name, i, got, test.want)
+			}
+		}
 	}
 }
