@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,17 +79,45 @@ func newBegin(cmd vehicle.Command, claim bool) (*op, error) {
 	}
 	b := &beginning{cmd: cmd, params: "{}"}
 	if len(cmd.Params) > 0 {
-		text, err := json.Marshal(cmd.Params)
+		text, err := encodeParams(cmd.Params)
 		if err != nil {
 			return nil, &dbError{text: "the command's parameters cannot be encoded as JSON", cause: err}
 		}
-		b.params, _ = toJSONB(text) // Marshal writes valid UTF-8
+		b.params, _ = toJSONB(text) // it is valid UTF-8
 	}
 	b.cmd.Params = nil // the caller's
 	if claim {
 		b.token = "claimed: " + uuid.NewString()
 	}
 	return &op{command: cmd.ID, begin: b, done: make(chan struct{})}, nil
+}
+
+// encodeParams is json.Marshal without reflection on what nearly all parameters are.
+func encodeParams(params map[string]any) ([]byte, error) {
+	var room [8]string
+	names, size := room[:0], len("{}")
+	for name, value := range params {
+		text, _ := value.(string)
+		names, size = append(names, name), size+len(name)+len(text)+len(`"":"",`)
+	}
+	slices.Sort(names)
+	encoded := append(make([]byte, 0, size), '{')
+	for i, name := range names {
+		if i > 0 {
+			encoded = append(encoded, ',')
+		}
+		encoded = append(jsonquote.Append(encoded, name), ':')
+		if text, ok := params[name].(string); ok {
+			encoded = jsonquote.Append(encoded, text)
+			continue
+		}
+		value, err := json.Marshal(params[name])
+		if err != nil {
+			return nil, err
+		}
+		encoded = append(encoded, value...)
+	}
+	return append(encoded, '}'), nil
 }
 
 // row is a chunk.

@@ -95,10 +95,12 @@ type publication struct {
 }
 
 func (p *publication) commands(ctx context.Context) (int, []redis.Cmder) {
-	cmds := make([]redis.Cmder, 0, len(p.events)-p.sent)
+	n := len(p.events) - p.sent
+	cmds, args := make([]redis.Cmder, 0, n), make([]any, 0, 3*n)
 	var channel any = p.run.channel // on the heap once
 	for i := p.sent; i < len(p.events); i++ {
-		cmd := redis.NewIntCmd(ctx, "publish", channel, p.json(i))
+		args = append(args, "publish", channel, p.json(i))
+		cmd := redis.NewIntCmd(ctx, args[len(args)-3:len(args):len(args)]...)
 		// go-redis sends each PUBLISH to another node of a cluster, and a command's events would
 		// overtake each other. Any node publishes to all: let it be the same one.
 		cmd.SetFirstKeyPos(1)
