@@ -64,8 +64,8 @@ func (a *attempts) diagnose(at *attempt, err error) failure {
 
 // timedOut blames the sink where one was being written to while the time ran out.
 func (a *attempts) timedOut(e *Error) failure {
-	if name := a.sinks.writing.Load(); name != nil {
-		return failure{Error: slowSink(*name, nil), permanent: true}
+	if s := a.sinks.slow(); s != nil {
+		return failure{Error: slowSink(s, nil), permanent: true}
 	}
 	return failure{Error: e}
 }

@@ -45,8 +45,8 @@ type Sink interface {
 // delivery hands one command to its sinks, one after the other.
 type delivery struct {
 	sinks   []Sink
-	begun   int                    // so many of them, from the first
-	writing atomic.Pointer[string] // the name of the sink that is being written to
+	begun   int          // so many of them, from the first
+	writing atomic.Int32 // which of them is being written to, from 1; 0: none
 	log     commandLog
 }
 
@@ -65,19 +65,18 @@ func (d *delivery) begin(ctx context.Context, cmd Command) *Error {
 // the command's. The batch that has the final chunk may finish late: nothing is left to fail. With it the sinks are told
 // of the End that follows, if it is known.
 func (d *delivery) write(ctx, limit context.Context, chunks []Chunk, teller lastly.Teller) *Error {
-	defer d.writing.Store(nil)
+	defer d.writing.Store(0)
 	final := chunks[len(chunks)-1].Final
 	if final {
 		limit = lastly.Late(limit, ctx)
 	}
 	for i, s := range d.sinks {
-		name := sinkName(s)
-		d.writing.Store(&name)
+		d.writing.Store(int32(i + 1))
 		told := teller.Next(limit, s, i == len(d.sinks)-1)
 		err := d.call(ctx, s, "Write", func() error { return s.Write(told, chunks) })
 		switch late := limit.Err() != nil && !ended(ctx); {
 		case late && (err != nil || !final):
-			return slowSink(name, err)
+			return slowSink(s, err)
 		case err != nil:
 			return sinkError(ctx, s, "Write", err)
 		case late: // that is not the next one's doing
@@ -90,7 +89,7 @@ func (d *delivery) write(ctx, limit context.Context, chunks []Chunk, teller last
 // end calls End on each sink that has begun, and made with what it came to. Once one fails, a completed command has failed, for the
 // sinks that come after as for the caller: what was not recorded must not be announced.
 func (d *delivery) end(ctx context.Context, res Result, describe func(*Error), made func(Result)) {
-	d.endFrom(ctx, 0, res, describe, made)
+	d.endFrom(context.WithoutCancel(ctx), 0, res, describe, made)
 }
 
 // endFrom is end for the sinks from the ith on. The rest come deferred: a sink may end this goroutine.
@@ -115,7 +114,7 @@ func (d *delivery) endFrom(ctx context.Context, i int, res Result, describe func
 	}()
 	err = d.call(ctx, s, "End", func() error {
 		var limit lifetime // most sinks have stored the end with the final chunk, and need no timer
-		limit.begin(context.WithoutCancel(ctx), time.Now().Add(sinkcall.EndTime))
+		limit.begin(ctx, time.Now().Add(sinkcall.EndTime))
 		defer limit.cancel()
 		return s.End(&limit, res)
 	})
@@ -148,9 +147,17 @@ func sinkError(ctx context.Context, s Sink, call string, err error) *Error {
 	return newError(ErrSink, foreign.Text(sinkName(s)+"."+call+": "+err.Error()), err)
 }
 
+// slow is the sink that is being written to, if any.
+func (d *delivery) slow() Sink {
+	if i := d.writing.Load(); i > 0 {
+		return d.sinks[i-1]
+	}
+	return nil
+}
+
 // slowSink is the error of a sink that was writing when the attempt's time ran out.
-func slowSink(name string, err error) *Error {
-	return newError(ErrSink, name+".Write was not done when the attempt's time ran out (see WithAttemptTimeout)", err)
+func slowSink(s Sink, err error) *Error {
+	return newError(ErrSink, sinkName(s)+".Write was not done when the attempt's time ran out (see WithAttemptTimeout)", err)
 }
 
 func sinkName(s Sink) string { return typeName(s) }

@@ -18,6 +18,24 @@ type End struct {
 
 type key struct{}
 
+// telling is a context that tells.
+type telling struct {
+	context.Context
+
+	end End
+}
+
+// Value implements context.Context.
+func (t *telling) Value(k any) any {
+	if k == (key{}) {
+		return &t.end
+	}
+	return t.Context.Value(k)
+}
+
+// String is for who prints it: fmt would read what the sink writes meanwhile.
+func (*telling) String() string { return "vehicle's context" }
+
 // From returns what ctx tells, or nil.
 func From(ctx context.Context) *End {
 	end, _ := ctx.Value(key{}).(*End)
@@ -57,8 +75,9 @@ func (t *Teller) Next(ctx context.Context, sink any, last bool) context.Context 
 		return ctx
 	}
 	t.undone = !t.AllDone()
-	t.told = &End{Result: t.result, Sink: sink, Certain: t.certain && last && !t.undone}
-	return context.WithValue(ctx, key{}, t.told)
+	c := &telling{Context: ctx, end: End{Result: t.result, Sink: sink, Certain: t.certain && last && !t.undone}}
+	t.told = &c.end
+	return c
 }
 
 // AllDone says whether each sink so far has done its End.

@@ -115,7 +115,7 @@ func (s *Sink) storeAhead(ctx context.Context, conn *pgxpool.Conn, o *op) error 
 	if err := t.run(ctx, conn); err != nil {
 		return err
 	}
-	patience := time.NewTimer(minWaitAhead + 2*time.Since(start))
+	patience := time.NewTimer(s.waitAhead + 2*time.Since(start))
 	defer patience.Stop()
 	select {
 	case <-o.after.done:

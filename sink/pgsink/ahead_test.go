@@ -364,6 +364,9 @@ func TestALargeBatchIsStoredInTwoHalves(t *testing.T) {
 				}
 			})
 			s := w.newSinkOn(pool, test.opts...)
+			if !test.bouncer {
+				pgsink.WaitAhead(s)
+			}
 			if err := s.Begin(t.Context(), w.cmd); err != nil {
 				t.Fatal(err)
 			}
@@ -496,7 +499,7 @@ func TestLargeBatchesAmongSmallCommands(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t, databaseURL(t))
 	trace := &stages{}
-	s := db.newSinkOn(db.newPool(trace.on))
+	s := pgsink.WaitAhead(db.newSinkOn(db.newPool(trace.on)))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var all sync.WaitGroup

@@ -1,6 +1,10 @@
 package pgsink
 
-import "github.com/jackc/pgx/v5"
+import (
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
 
 // NastyPayloads are those of the tests in this package, for those that have a server.
 func NastyPayloads(yield func(name, text string, plain bool)) {
@@ -20,3 +24,9 @@ func Kept(conn *pgx.Conn) (arguments, messages []byte) {
 
 // MaxBuffer bounds each of the two.
 const MaxBuffer = maxBuffer
+
+// WaitAhead has a second half wait for the first as long as it takes, however busy the machine is.
+func WaitAhead(s *Sink) *Sink {
+	s.waitAhead = time.Hour
+	return s
+}

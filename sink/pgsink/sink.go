@@ -21,9 +21,10 @@ import (
 // A call whose ctx ends returns at once. What it asked for may then still be committed: it does no harm,
 // because the End that follows, or the next run, puts things right.
 type Sink struct {
-	pool    *pgxpool.Pool
-	config  config
-	queries queries
+	pool      *pgxpool.Pool
+	config    config
+	queries   queries
+	waitAhead time.Duration // minWaitAhead, but for tests
 
 	// there says that the rows of the last commands that began were there, or some. Where nobody inserts them, and no
 	// command is run twice, a command can begin with less.
@@ -58,7 +59,10 @@ type run struct {
 // pool's connections as [WithWriters] says, and only while there is something to write; [Sink.History] and [Sink.Recover] take
 // one more each, while they run.
 func New(pool *pgxpool.Pool, opts ...Option) *Sink {
-	s := &Sink{pool: pool, config: newConfig(opts), runs: make(map[uuid.UUID]*run), commands: make(map[uuid.UUID]bool)}
+	s := &Sink{
+		pool: pool, config: newConfig(opts), waitAhead: minWaitAhead,
+		runs: make(map[uuid.UUID]*run), commands: make(map[uuid.UUID]bool),
+	}
 	s.queries = newQueries(s.config.schema)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for range s.config.writers {
