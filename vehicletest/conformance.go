@@ -128,7 +128,7 @@ func sinkCases() []sinkCase {
 		},
 		{
 			name:  "awkward parameters",
-			rule:  "a command that passed the SDK's checks is not refused for its name or parameters, and belongs to the caller",
+			rule:  "a command that passed the SDK's checks is not refused for its name, its parameters or Once, and belongs to the caller",
 			check: (*sinkProbe).checkParameters,
 		},
 		{

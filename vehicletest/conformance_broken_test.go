@@ -418,6 +418,11 @@ func sinksThatSpoilPayloads() []brokenSink {
 			harness: refusing("null value in column user_id", func(cmd vehicle.Command) bool { return cmd.UserID == uuid.Nil }),
 		},
 		{
+			name: "knows no command that is run once", caughtBy: "awkward parameters",
+			saying:  "Begin failed: once is not supported",
+			harness: refusing("once is not supported", func(cmd vehicle.Command) bool { return cmd.Once }),
+		},
+		{
 			name: "has room for half a name", caughtBy: "awkward parameters",
 			saying:  "Begin failed: value too long",
 			harness: refusing("value too long", func(cmd vehicle.Command) bool { return len(cmd.Name) > 50 }),

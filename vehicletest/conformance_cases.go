@@ -126,6 +126,7 @@ func (p *sinkProbe) checkParameters() {
 	} {
 		r := newRun(2)
 		r.cmd.UserID = uuid.Nil
+		r.cmd.Once = true
 		r.cmd.Name = strings.Repeat("Lies «Fehler» '$1' ", 10)[:100] // the commands table's limit, in bytes here
 		r.cmd.Params = params()
 		p.must(p.run(r))
