@@ -14,8 +14,8 @@ import (
 
 // History iterates what is stored of a command's answer, in order: the chunks of one run, as they were
 // when the loop began. It yields nothing for a command that is not known. An error is yielded once and last. Timestamp is
-// zero: the tables have no column for it. A payload is the same JSON value that was written; its
-// text differs as jsonb's does, in white space, in the order of keys and in the spelling of numbers.
+// zero: the tables have no column for it. So is ReceivedAt where others wrote NULL or infinity. A payload is the same JSON value that
+// was written; its text differs as jsonb's does, in white space, in the order of keys and in the spelling of numbers.
 //
 // Chunks are read while the loop runs, which holds a connection of the pool until then.
 func (s *Sink) History(ctx context.Context, commandID uuid.UUID) iter.Seq2[vehicle.Chunk, error] {

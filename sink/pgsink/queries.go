@@ -145,9 +145,11 @@ SELECT g.command_id::text
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) {as} (command_id, status, at, n)
 WHERE {few} AND NOT EXISTS (SELECT 1 FROM {commands} c WHERE c.command_id = g.command_id AND c.status = g.status AND c.completed_at = g.at)`),
 
-		// The time comes as a number: in some of pgx's modes it would come as text, in the session's DateStyle.
+		// The time comes as a number: in some of pgx's modes it would come as text, in the session's DateStyle. One that is no such
+		// number, as that of others' rows may be (infinity, a year after 287000), is none.
 		history: r.Replace(`
-SELECT c.vehicle_id::text, r.response_payload::text, r.sequence_number, r.is_final, (extract(epoch FROM r.received_at) * 1000000)::bigint
+SELECT c.vehicle_id::text, r.response_payload::text, r.sequence_number, r.is_final,
+  CASE WHEN abs(extract(epoch FROM r.received_at)) < 9e12 THEN (extract(epoch FROM r.received_at) * 1000000)::bigint END
 FROM {responses} r JOIN {commands} c ON c.command_id = r.command_id
 WHERE r.command_id = $1::uuid
 ORDER BY r.sequence_number, r.received_at`),

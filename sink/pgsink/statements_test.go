@@ -200,12 +200,18 @@ func TestHistory(t *testing.T) {
 			t.Errorf("got %v, want canceled", last)
 		}
 	})
-	t.Run("takes chunks without a time", func(t *testing.T) { // the application's column may be without one
+	t.Run("takes chunks without a time, or with one that Go cannot say", func(t *testing.T) { // the application's column, and its rows
 		db.exec(`ALTER TABLE {responses} ALTER COLUMN received_at DROP NOT NULL`)
-		db.exec(`UPDATE {responses} SET received_at = NULL WHERE command_id = $1::uuid`, cmd.ID.String())
-		for c, err := range s.History(t.Context(), cmd.ID) {
-			if err != nil || !c.ReceivedAt.IsZero() {
-				t.Errorf("got %v, %v, want no time", c.ReceivedAt, err)
+		for _, at := range []any{nil, "infinity", "-infinity", "294276-12-31 23:59:59.999999+00"} {
+			db.exec(`UPDATE {responses} SET received_at = $2::text::timestamptz WHERE command_id = $1::uuid`, cmd.ID.String(), at)
+			n := 0
+			for c, err := range s.History(t.Context(), cmd.ID) {
+				if n++; err != nil || !c.ReceivedAt.IsZero() {
+					t.Errorf("received_at is %v: got %v, %v, want no time", at, c.ReceivedAt, err)
+				}
+			}
+			if n != len(chunks) {
+				t.Errorf("received_at is %v: got %d chunks, want %d", at, n, len(chunks))
 			}
 		}
 	})
