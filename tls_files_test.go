@@ -222,6 +222,13 @@ func TestNewTakesTLSFiles(t *testing.T) {
 			f.put("ca.pem", append([]byte("# the gateways' authority\n"), f.issued("ca.pem")...))
 			return f.files()
 		},
+		"files that an editor has marked as UTF-8, as OpenSSL takes them": func(f *folder) vehicle.TLSFiles {
+			marked := func(name string) []byte { return append([]byte("\uFEFF"), f.issued(name)...) }
+			f.put("ca.pem", append(marked("ca.pem"), marked("ca.pem")...))
+			f.put("client-cert.pem", marked("client-cert.pem"))
+			f.put("client-key.pem", marked("client-key.pem"))
+			return f.files()
+		},
 		"a bundle with an expired authority among others": func(f *folder) vehicle.TLSFiles {
 			f.renew(vt.CertExpired())
 			f.put("ca.pem", append(f.issued("client-cert.pem"), f.issued("ca.pem")...))

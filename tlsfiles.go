@@ -61,7 +61,7 @@ func readFile(path string) ([]byte, error) {
 	if err == nil && len(data) > maxPEM {
 		err = fmt.Errorf("%s: it has more than %d bytes", path, maxPEM)
 	}
-	return data, err
+	return bytes.ReplaceAll(data, []byte("\uFEFF"), nil), err // an editor's mark; package pem passes over the block behind it
 }
 
 // errUnsettled is that of files which are exchanged faster than they are read.
