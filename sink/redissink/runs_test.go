@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sovd-go/vehicle/sink/redissink"
@@ -113,4 +114,21 @@ func TestTheEndOfARunDoesNotEndTheNext(t *testing.T) {
 	must(t, <-ended)
 	must(t, s.Write(t.Context(), answer(cmd, 1)))
 	must(t, s.End(t.Context(), completed(cmd)))
+}
+
+// The clocks of some systems stand still for milliseconds, as the bubble's does.
+func TestRunsOfOneMomentAreDifferentRuns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rdb, cmd := connect(t, sharedURL), newCommand()
+		s, start := newSink(t, rdb, streams()), time.Now()
+		play(t, s, cmd, answer(cmd, 2))
+		chunks := answer(cmd, 3)
+		play(t, s, cmd, chunks)
+		if took := time.Since(start); took > 0 {
+			t.Fatalf("the clock went on by %v", took)
+		}
+		got, err := collect(redissink.Follow(t.Context(), rdb, cmd.ID))
+		wantEvents(t, got, err, events(cmd, chunks))
+	})
 }

@@ -29,8 +29,9 @@ type Sink struct {
 
 	buffers sync.Pool // of *[]byte
 
-	mu   sync.Mutex
-	runs map[uuid.UUID]*run
+	mu     sync.Mutex
+	runs   map[uuid.UUID]*run
+	number int64 // of the last run
 }
 
 var _ vehicle.Sink = (*Sink)(nil)
@@ -75,7 +76,7 @@ type run struct {
 func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 	r := &run{id: cmd.ID, channel: channelOf(cmd.ID)}
 	if s.config.streams {
-		r.stream, r.number = streamOf(cmd.ID), time.Now().UnixMicro()
+		r.stream, r.number = streamOf(cmd.ID), s.nextNumber()
 		if err := s.do(ctx, r, "resetting the stream", &beginning{run: r, ttl: s.config.ttl}); err != nil {
 			return err
 		}
@@ -86,6 +87,14 @@ func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 	defer s.mu.Unlock()
 	s.runs[cmd.ID] = r
 	return nil
+}
+
+// nextNumber is the time, or later: a clock may stand still for a while, and two runs of one number are one to Redis.
+func (s *Sink) nextNumber() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.number = max(time.Now().UnixMicro(), s.number+1)
+	return s.number
 }
 
 func (s *Sink) closed() error {
