@@ -348,6 +348,44 @@ func TestAChainKeepsTheTimeThatItIsGiven(t *testing.T) {
 	})
 }
 
+// valued gives the sinks in it a value.
+type valued struct{ vehicle.Sink }
+
+type valuedKey struct{}
+
+func (w valued) Write(ctx context.Context, chunks []vehicle.Chunk) error {
+	return w.Sink.Write(context.WithValue(ctx, valuedKey{}, "value"), chunks)
+}
+
+// What the second sink of a Chain gets, where the first has taken its time: the attempt's deadline while there is any of it,
+// and what the context carries in any case.
+func TestTheContextOfTheNextInAChain(t *testing.T) {
+	t.Parallel()
+	for took, want := range map[time.Duration]time.Duration{time.Second: 29 * time.Second, 40 * time.Second: time.Hour - 40*time.Second} {
+		t.Run(took.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := vt.NewServer(t, vt.On("Scripted", vt.Script{vt.Answer(`0`)}))
+				first := sink.Func{OnWrite: func(context.Context, []vehicle.Chunk) error { time.Sleep(took); return nil }}
+				var got time.Duration
+				var value any
+				next := sink.Func{OnWrite: func(ctx context.Context, _ []vehicle.Chunk) error {
+					deadline, _ := ctx.Deadline()
+					got, value = time.Until(deadline), ctx.Value(valuedKey{})
+					return nil
+				}}
+				client := server.Client(t, vehicle.WithSink(valued{sink.Chain(first, next)}))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				_, err := client.Execute(ctx, vehicle.Command{VehicleID: uuid.New(), Name: "Scripted"})
+				if err != nil || got != want || value != "value" {
+					t.Errorf("got %v, and the second sink %v, with the value %v; want no error, %v, and the value", err, got, value, want)
+				}
+			})
+		})
+	}
+}
+
 // What ends the command meanwhile is the cause, as ever.
 func TestTheCauseInAChainThatGoesOn(t *testing.T) {
 	t.Parallel()

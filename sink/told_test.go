@@ -77,6 +77,13 @@ func TestWhatSinksAreToldOfTheEnd(t *testing.T) {
 			func(a, b, c vehicle.Sink) vehicle.Sink { return sink.Tee(a, b, c) },
 			[3]string{"nothing", "nothing", "nothing"}, false,
 		},
+		{
+			"a chain in a sink that may still fail", [3]bool{true, true, true},
+			func(a, b, c vehicle.Sink) vehicle.Sink {
+				return sink.Chain(a, struct{ vehicle.Sink }{sink.Chain(b, c)})
+			},
+			[3]string{"certain false", "nothing", "nothing"}, false,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -13,7 +13,7 @@ func TestInside(t *testing.T) {
 	if within.Inside(run) > 0 {
 		t.Error("Inside outside of a sink: got some, want none")
 	}
-	for _, depth := range []int{0, 1, 63, 64, 65, 500} {
+	for depth := range 200 { // the stack is looked at in parts of 64
 		got := false
 		_ = within.Call(func() error { got = deep(depth); return nil })
 		if !got {
