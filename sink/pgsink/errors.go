@@ -228,7 +228,7 @@ func isConnectionError(err error) bool {
 	var timeout interface{ Timeout() bool } // net.Error without the deprecated half
 	return errors.As(err, &connect) || errors.As(err, &timeout) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, errNoConnection) || errors.Is(err, errAttemptTime) || errors.Is(err, puddle.ErrClosedPool) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled)
+		errors.Is(err, pgconn.ErrConnClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled)
 }
 
 // errNoConnection and errAttemptTime are the causes of our own time limits.

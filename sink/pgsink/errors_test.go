@@ -72,3 +72,24 @@ func TestWhatBecomesOfATransactionThatFailed(t *testing.T) {
 		})
 	}
 }
+
+// What says that the server was not reached is told as it is; any other text of the driver's may quote an argument.
+func TestTextsOfErrorsOfTheDriver(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"the connection was closed amid an operation", fmt.Errorf("failed: %w", pgconn.ErrConnClosed), "failed: conn closed"},
+		{"the connection broke", fmt.Errorf("failed: %w", io.ErrUnexpectedEOF), "failed: unexpected EOF"},
+		{"an argument does not fit", errors.New("cannot encode secret"), "unexpected error of type *errors.errorString"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			if got, want := newDBError(test.err).Error(), "pgsink: "+test.want; got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
