@@ -129,7 +129,8 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 	limit, rows, bytes := maxOps, 0, 0 // of the group
 	busy := s.underway()               // and what is before it in the queue
 	var rest []*op
-	free := 0 // of rest, at the least: what no operation before it is in the way of
+	free := 0      // of rest, at the least: what no operation before it is in the way of
+	fresh := false // one of them has not failed, and need not wait for the end of a pause
 	for i, o := range s.queue {
 		if len(group) == limit {
 			rest, free = append(rest, s.queue[i:]...), free+1
@@ -161,6 +162,7 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 			}
 			if isFree {
 				free++
+				fresh = fresh || o.last == nil
 			}
 			rest = append(rest, o)
 			continue
@@ -174,7 +176,7 @@ func (w *writer) take(idle bool) (group []*op, wait time.Duration, more bool) {
 	}
 	s.queue, w.group, w.busy = rest, group, len(group) > 0 || paused
 	w.serving = len(group) > 0 || free > 0 || !idle && !s.closed
-	if len(group) > 0 && free > 0 {
+	if len(group) > 0 && free > 0 || paused && fresh {
 		s.call()
 	}
 	return group, wait, w.serving

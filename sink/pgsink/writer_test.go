@@ -100,18 +100,22 @@ func TestAWriterCallsAnotherForWhatItLeaves(t *testing.T) {
 		}
 		return ops
 	}
-	stuck, twice := operation(), operation()
+	stuck, twice, failed := operation(), operation(), operation()
 	stuck.tries = 1
+	failed.last = errNoConnection
 	for _, test := range []struct {
 		name   string
 		queue  []*op
+		paused bool
 		left   int
 		called bool
 	}{
-		{"all that fits", many(maxOps), 0, false},
-		{"more than fits", many(maxOps + 2), 2, true},
-		{"what follows one that is stuck", append([]*op{stuck}, many(3)...), 3, true},
-		{"what comes after its own", []*op{twice, twice}, 1, false},
+		{name: "all that fits", queue: many(maxOps)},
+		{name: "more than fits", queue: many(maxOps + 2), left: 2, called: true},
+		{name: "what follows one that is stuck", queue: append([]*op{stuck}, many(3)...), left: 3, called: true},
+		{name: "what comes after its own", queue: []*op{twice, twice}, left: 1},
+		{name: "what failed, until its pause is over", queue: []*op{failed}, paused: true, left: 1},
+		{name: "what has not failed, while it pauses", queue: append([]*op{failed}, many(1)...), paused: true, left: 2, called: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -119,6 +123,9 @@ func TestAWriterCallsAnotherForWhatItLeaves(t *testing.T) {
 			s.queue = append([]*op(nil), test.queue...)
 			w, other := s.writers[0], s.writers[1]
 			other.serving = true // and it rests
+			if test.paused {
+				w.paused = time.Now().Add(time.Hour)
+			}
 			group, _, _ := w.take(false)
 			if got := append(group, s.queue...); len(s.queue) != test.left || !slices.Equal(got, test.queue) {
 				t.Errorf("%d taken and %d left, want the last %d left, in their order", len(group), len(s.queue), test.left)
