@@ -29,10 +29,9 @@ type op struct {
 	end    *ending
 	settle string // the token to be removed of a claim that succeeded; nobody waits for it
 
-	ctx    context.Context    // of the caller
-	cancel context.CancelFunc // of ctx, where the op has no caller
-	done   chan struct{}      // closed when err is set
-	err    error
+	ctx  context.Context // of the caller, or the Sink's where it has none
+	done chan struct{}   // closed when err is set
+	err  error
 
 	after  *op           // the first half of the batch of which this is the second
 	failed chan struct{} // of a first half: closed when it has failed once

@@ -261,7 +261,7 @@ func (s *Sink) abandon(o *op) error {
 func (s *Sink) endInVain(o *op) *op {
 	res := vehicle.Result{Command: o.begin.cmd, Status: vehicle.StatusFailed, Err: errGone}
 	end := newEnd(res, unmarked(o.command))
-	end.ctx, end.cancel = context.WithTimeout(s.ctx, attemptTime)
+	end.ctx = s.ctx // a transaction that hangs is not its last one
 	end.until = time.Now().Add(s.config.retryFor)
 	return end
 }

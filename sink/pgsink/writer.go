@@ -1,7 +1,6 @@
 package pgsink
 
 import (
-	"context"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -327,8 +326,7 @@ func (s *Sink) finish(ops []*op, outcomes map[*op]error) (next []*op) {
 
 // settleClaim has the token of a claim removed from the command's row.
 func (s *Sink) settleClaim(o *op) {
-	ctx, cancel := context.WithTimeout(s.ctx, attemptTime)
-	s.enqueue(&op{command: o.command, settle: o.begin.token, ctx: ctx, cancel: cancel, done: make(chan struct{})})
+	s.enqueue(&op{command: o.command, settle: o.begin.token, ctx: s.ctx, done: make(chan struct{})})
 }
 
 // retry notes why the operations failed and returns those that may be tried again.
@@ -371,7 +369,4 @@ func (o *op) left() bool { return o.ctx.Err() != nil && (o.begin == nil || !o.be
 func (o *op) finish(err error) {
 	o.err = err
 	close(o.done)
-	if o.cancel != nil {
-		o.cancel()
-	}
 }
