@@ -148,7 +148,9 @@ func (s *modelServer) serve(conn net.Conn) {
 		mishap := allWell
 		if len(statements) > 0 && !strings.HasPrefix(statements[0].sql, "--") && statements[0].sql != "rollback" { // not the pool's ping
 			time.Sleep(s.delay())
+			s.mu.Lock()
 			mishap = s.mishap()
+			s.mu.Unlock()
 		}
 		if mishap == lostBefore {
 			return

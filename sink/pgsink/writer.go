@@ -24,7 +24,7 @@ type writer struct {
 	// Of Sink.mu.
 	serving bool
 	busy    bool  // with its group, or paused
-	group   []*op // what it has taken
+	group   []*op // what it has taken, and is not done with
 
 	// Of the goroutine.
 	failures int       // in a row
@@ -99,10 +99,10 @@ func (w *writer) serve() {
 		switch {
 		case len(group) > 0 && group[0].ahead:
 			w.sink.tryAhead(group[0])
-			w.putBack(nil)
+			w.putBack(group, nil)
 		case len(group) > 0:
 			w.yielding = group[0].tries > 0
-			w.putBack(w.try(group))
+			w.try(group)
 		case more && w.yielding: // to nobody
 			w.yielding = false
 		case more:
@@ -192,13 +192,27 @@ func (s *Sink) underway() map[uuid.UUID]bool {
 	return s.commands
 }
 
-// putBack ends the group, and returns operations to the head of the queue.
-func (w *writer) putBack(ops []*op) {
-	w.sink.mu.Lock()
-	defer w.sink.mu.Unlock()
-	w.group = nil
-	if len(ops) > 0 {
-		w.sink.queue = slices.Concat(ops, w.sink.queue)
+// putBack is for what is done of the group, and returns what is to be done again, or next, to the head of the queue.
+func (w *writer) putBack(done, again []*op) {
+	s := w.sink
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(again) > 0 {
+		s.queue = slices.Concat(again, s.queue)
+	}
+	w.release(done)
+}
+
+// release takes operations out of the group, for who holds Sink.mu. While the rest of the group is under way, another writer may take what
+// comes after them.
+func (w *writer) release(done []*op) {
+	if len(done) == len(w.group) { // nearly always
+		w.group = nil
+		return
+	}
+	w.group = slices.DeleteFunc(slices.Clone(w.group), func(o *op) bool { return slices.Contains(done, o) })
+	if len(w.sink.queue) > 0 {
+		w.sink.call()
 	}
 }
 
@@ -216,10 +230,10 @@ func (w *writer) rest(d time.Duration) bool {
 }
 
 // try does the operations in one transaction. Where one of them makes it fail, it divides them until that one
-// is alone. It returns those that are to be tried again later.
-func (w *writer) try(ops []*op) (again []*op) {
+// is alone. Those that are to be tried again later go back into the queue.
+func (w *writer) try(ops []*op) {
 	if len(ops) == 0 {
-		return nil
+		return
 	}
 	var outcomes map[*op]error
 	var alive bool
@@ -229,53 +243,54 @@ func (w *writer) try(ops []*op) (again []*op) {
 	})
 	if err == nil {
 		w.failures = 0
-		return w.sink.finish(ops, outcomes)
+		w.putBack(ops, w.sink.finish(ops, outcomes))
+		return
 	}
 	verdict := judge(err, alive)
 	err = newDBError(err)
 	first := markRepeated(ops)
-	switch {
+	switch o := ops[0]; {
 	case first && isUniqueViolation(err): // somebody else had written these rows
-		return w.try(ops)
+		w.try(ops)
 	case verdict == down, verdict == contended:
 		w.failures++
 		w.paused = time.Now().Add(pause(w.failures))
-		return w.sink.retry(ops, err, time.Time{})
+		w.putBack(ops, w.sink.retry(ops, err, time.Time{}))
 	case verdict == hopeless:
-		w.sink.fail(ops, err)
-		return nil
+		w.putBack(ops, w.sink.fail(ops, err))
 	case len(ops) > 1:
 		half := len(ops) / 2
-		again = w.try(w.sink.waitedFor(ops[:half], err))
+		w.try(w.waitedFor(ops[:half], err))
 		if time.Now().Before(w.paused) {
-			return slices.Concat(again, ops[half:])
+			w.putBack(ops[half:], ops[half:])
+			return
 		}
-		return slices.Concat(again, w.try(w.sink.waitedFor(ops[half:], err)))
-	}
-	switch o := ops[0]; {
+		w.try(w.waitedFor(ops[half:], err))
 	case verdict == stuck:
 		o.tries++
-		return w.sink.retry(ops, err, time.Now().Add(pause(o.tries)))
+		w.putBack(ops, w.sink.retry(ops, err, time.Now().Add(pause(o.tries))))
 	case isJSONError(err) && o.rows != nil && !o.rows.wrapped:
 		o.rows.wrapAll()
-		return w.try(ops)
+		w.try(ops)
 	default:
-		w.sink.fail(ops, err)
-		return nil
+		w.putBack(ops, w.sink.fail(ops, err))
 	}
 }
 
 // waitedFor leaves out the operations whose callers have left: each part may take as long to fail as the whole did.
-func (s *Sink) waitedFor(ops []*op, last error) (those []*op) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (w *writer) waitedFor(ops []*op, last error) (those []*op) {
+	w.sink.mu.Lock()
+	defer w.sink.mu.Unlock()
+	var gone []*op
 	for _, o := range ops {
 		if o.left() {
 			o.finish(left(o.ctx, last))
+			gone = append(gone, o)
 			continue
 		}
 		those = append(those, o)
 	}
+	w.release(gone)
 	return those
 }
 
@@ -342,12 +357,14 @@ func (s *Sink) retry(ops []*op, err error, notBefore time.Time) []*op {
 	return ops
 }
 
-func (s *Sink) fail(ops []*op, err error) {
+// fail tells the callers. Nothing is to be done again.
+func (s *Sink) fail(ops []*op, err error) (again []*op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range ops {
 		o.finish(err)
 	}
+	return nil
 }
 
 // most is how many operations may share a transaction with this one, itself included.
