@@ -31,9 +31,9 @@ type modelServer struct {
 	mu        sync.Mutex
 	types     *pgtype.Map
 	commands  map[string]*modelCommand
-	responses map[string]modelResponse
-	audit     map[string]string // the times of its rows
-	open      map[string]*modelTransaction
+	responses map[string]*modelResponse
+	audit     map[string]string            // the times of its rows
+	open      map[string]*pgproto3.Backend // who has a command, from the arrival of its transaction on
 	hopeless  bool
 	faults    []string
 }
@@ -43,13 +43,16 @@ type modelCommand struct{ status, message, at string }
 type modelResponse struct {
 	command, payload, at string
 	seq                  int
+	of                   *modelTransaction // that wrote it and is not committed
 }
 
 type modelTransaction struct {
-	ahead  bool // its commands are another one's still
-	failed bool
-	undo   []func()
-	has    []string
+	ahead   bool // its commands are another one's still
+	failed  bool
+	twice   int // operations of a command that is another's in it too
+	settles int // claims: they are in nobody's way
+	wrote   []*modelResponse
+	undo    []func()
 }
 
 type mishap int
@@ -90,9 +93,9 @@ func newModelServer() *modelServer {
 		types:   pgtype.NewMap(),
 
 		commands:  make(map[string]*modelCommand),
-		responses: make(map[string]modelResponse),
+		responses: make(map[string]*modelResponse),
 		audit:     make(map[string]string),
-		open:      make(map[string]*modelTransaction),
+		open:      make(map[string]*pgproto3.Backend),
 	}
 }
 
@@ -139,7 +142,7 @@ func (s *modelServer) serve(conn net.Conn) {
 		return
 	}
 	var tx *modelTransaction
-	defer func() { s.end(&tx, false) }()
+	defer s.letGo(b, &tx)
 	for {
 		statements, simple, err := s.receive(b)
 		if err != nil {
@@ -147,10 +150,11 @@ func (s *modelServer) serve(conn net.Conn) {
 		}
 		mishap := allWell
 		if len(statements) > 0 && !strings.HasPrefix(statements[0].sql, "--") && statements[0].sql != "rollback" { // not the pool's ping
-			time.Sleep(s.delay())
 			s.mu.Lock()
+			s.hold(b, statements)
 			mishap = s.mishap()
 			s.mu.Unlock()
+			time.Sleep(s.delay())
 		}
 		if mishap == lostBefore {
 			return
@@ -162,7 +166,7 @@ func (s *modelServer) serve(conn net.Conn) {
 		case lostAfter:
 			return
 		case silentBefore, silentAfter:
-			s.end(&tx, false)
+			s.letGo(b, &tx)
 			_, _ = b.Receive() // until the client closes the connection
 			return
 		}
@@ -245,7 +249,9 @@ func (s *modelServer) do(b *pgproto3.Backend, tx **modelTransaction, statements 
 		b.Send(&pgproto3.CommandComplete{CommandTag: []byte(result.tag)})
 	}
 	status := byte('I')
-	if *tx != nil {
+	if *tx == nil {
+		maps.DeleteFunc(s.open, func(_ string, has *pgproto3.Backend) bool { return has == b })
+	} else {
 		if status = 'T'; (*tx).failed {
 			status = 'E'
 		}
@@ -253,25 +259,75 @@ func (s *modelServer) do(b *pgproto3.Backend, tx **modelTransaction, statements 
 	b.Send(&pgproto3.ReadyForQuery{TxStatus: status})
 }
 
-// end ends the transaction, if there is one.
-func (s *modelServer) end(tx **modelTransaction, commit bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.endLocked(tx, commit)
+// hold notes whose commands a transaction has. The first part of one that is ahead has another one's.
+func (s *modelServer) hold(b *pgproto3.Backend, statements []modelStatement) {
+	q := &s.queries
+	for _, st := range statements {
+		var ids []string
+		switch st.sql {
+		case q.patienceAhead:
+			return
+		case q.lock, q.insert, q.insertClaimed:
+			ids = st.args[0]
+		case q.writeAndEnd:
+			ids = st.args[6]
+		}
+		for _, id := range ids {
+			if other := s.open[id]; other != nil && other != b {
+				s.fault("two transactions have command " + id)
+			}
+			s.open[id] = b
+		}
+	}
 }
 
-func (s *modelServer) endLocked(tx **modelTransaction, commit bool) {
+// letGo is for a connection that is lost.
+func (s *modelServer) letGo(b *pgproto3.Backend, tx **modelTransaction) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end(tx, false)
+	maps.DeleteFunc(s.open, func(_ string, has *pgproto3.Backend) bool { return has == b })
+}
+
+// end ends the transaction, if there is one.
+func (s *modelServer) end(tx **modelTransaction, commit bool) {
 	t := *tx
 	if t == nil {
 		return
 	}
-	if !commit || t.failed {
+	if commit && !t.failed {
+		s.look(t)
+	} else {
 		for _, undo := range slices.Backward(t.undo) {
 			undo()
 		}
 	}
-	maps.DeleteFunc(s.open, func(_ string, of *modelTransaction) bool { return of == t })
 	*tx = nil
+}
+
+// look is a reader's, who sees the beginning of an answer and no gaps.
+func (s *modelServer) look(t *modelTransaction) {
+	if t.twice > t.settles {
+		s.fault("a command is in a transaction twice")
+	}
+	for _, r := range t.wrote {
+		r.of = nil
+	}
+	next := make(map[string]int)
+	for _, r := range t.wrote {
+		next[r.command] = 0
+	}
+	for command := range next {
+		n, last := 0, -1
+		for _, r := range s.responses {
+			if r.command == command && r.of == nil {
+				n, last = n+1, max(last, r.seq)
+			}
+		}
+		if n != last+1 {
+			s.fault(fmt.Sprintf("a reader of command %s sees %d chunks up to %d", command, n, last))
+		}
+	}
 }
 
 func (s *modelServer) execute(tx **modelTransaction, st modelStatement) (modelResult, *pgError) {
@@ -280,9 +336,9 @@ func (s *modelServer) execute(tx **modelTransaction, st modelStatement) (modelRe
 	case q.begin:
 		*tx = &modelTransaction{}
 	case q.commit:
-		s.endLocked(tx, true)
+		s.end(tx, true)
 	case "rollback":
-		s.endLocked(tx, false)
+		s.end(tx, false)
 	case q.patience:
 	case q.patienceAhead:
 		t.ahead = true
@@ -291,7 +347,8 @@ func (s *modelServer) execute(tx **modelTransaction, st modelStatement) (modelRe
 		if !slices.IsSorted(args[0]) {
 			s.fault("locks in no order")
 		}
-		return modelResult{tag: "SELECT 0"}, s.take(t, args[0])
+		t.twice += len(args[0]) - len(slices.Compact(slices.Clone(args[0])))
+		return modelResult{tag: "SELECT 0"}, s.meet(t, args[0])
 	case q.insert, q.insertClaimed:
 		return s.insert(t, args)
 	case q.start:
@@ -307,6 +364,7 @@ func (s *modelServer) execute(tx **modelTransaction, st modelStatement) (modelRe
 			}
 		}
 	case q.settle:
+		t.settles = len(args[0])
 		for i, id := range args[0] {
 			if s.hasToken(id, args[1][i]) {
 				s.change(t, id, modelCommand{status: "in_progress"})
@@ -336,7 +394,7 @@ func (s *modelServer) execute(tx **modelTransaction, st modelStatement) (modelRe
 		var ids []string
 		for i, id := range args[0] {
 			c := s.commands[id]
-			if st.sql == q.unmarkedWrites && s.responses[args[1][i]].at != args[2][i] ||
+			if st.sql == q.unmarkedWrites && (s.responses[args[1][i]] == nil || s.responses[args[1][i]].at != args[2][i]) ||
 				st.sql == q.unmarkedEnds && (c == nil || c.status != args[1][i] || c.at != args[2][i]) {
 				ids = append(ids, id)
 			}
@@ -352,16 +410,12 @@ func (s *modelServer) execute(tx **modelTransaction, st modelStatement) (modelRe
 
 func (s *modelServer) fault(text string) { s.faults = append(s.faults, text) }
 
-// take gives the commands to the transaction.
-func (s *modelServer) take(t *modelTransaction, ids []string) *pgError {
+// meet says what is in the way of a transaction with these commands.
+func (s *modelServer) meet(t *modelTransaction, ids []string) *pgError {
 	for _, id := range ids {
 		if t.ahead {
 			continue
 		}
-		if other := s.open[id]; other != nil && other != t {
-			s.fault("two transactions have command " + id)
-		}
-		s.open[id] = t
 		if failed := s.refuse(id); failed != nil {
 			return failed
 		}
@@ -397,7 +451,7 @@ func (s *modelServer) drop(t *modelTransaction, command string) {
 }
 
 func (s *modelServer) insert(t *modelTransaction, args [][]string) (modelResult, *pgError) {
-	if failed := s.take(t, args[0]); failed != nil {
+	if failed := s.meet(t, args[0]); failed != nil {
 		return modelResult{}, failed
 	}
 	n := 0
@@ -460,7 +514,7 @@ func (s *modelServer) mine(id, at, stored string) bool {
 
 func (s *modelServer) write(t *modelTransaction, st modelStatement) (modelResult, *pgError) {
 	ids, args, n := st.args[0], st.args, 0
-	if failed := s.take(t, args[6]); failed != nil {
+	if failed := s.meet(t, args[6]); failed != nil {
 		return modelResult{}, failed
 	}
 	mine := make([]bool, len(args[6]))
@@ -470,7 +524,7 @@ func (s *modelServer) write(t *modelTransaction, st modelStatement) (modelResult
 	for i, id := range ids {
 		run, _ := strconv.Atoi(args[5][i])
 		seq, _ := strconv.Atoi(args[2][i])
-		r := modelResponse{command: args[6][run-1], payload: args[1][i], at: args[4][i], seq: seq}
+		r := &modelResponse{command: args[6][run-1], payload: args[1][i], at: args[4][i], seq: seq, of: t}
 		_, there := s.responses[id]
 		switch {
 		case strings.HasPrefix(r.payload, notJSON):
@@ -483,6 +537,7 @@ func (s *modelServer) write(t *modelTransaction, st modelStatement) (modelResult
 			return modelResult{}, &pgError{codeUnique, "a response is there"}
 		}
 		s.responses[id] = r
+		t.wrote = append(t.wrote, r)
 		t.undo = append(t.undo, func() { delete(s.responses, id) })
 		n++
 	}
@@ -524,13 +579,13 @@ func (s *modelServer) endCommands(t *modelTransaction, args [][]string) modelRes
 
 // stored are the payloads of a command's chunks, in order.
 func (s *modelServer) stored(command string) (payloads []string) {
-	var rows []modelResponse
+	var rows []*modelResponse
 	for _, r := range s.responses {
 		if r.command == command {
 			rows = append(rows, r)
 		}
 	}
-	slices.SortFunc(rows, func(a, b modelResponse) int { return a.seq - b.seq })
+	slices.SortFunc(rows, func(a, b *modelResponse) int { return a.seq - b.seq })
 	for _, r := range rows {
 		payloads = append(payloads, r.payload)
 	}
