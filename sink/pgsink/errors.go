@@ -237,6 +237,9 @@ var (
 	errAttemptTime  = fmt.Errorf("the transaction was not done within %v", attemptTime)
 )
 
+// errNoReturn is of a transaction amid which code of the application's ended the goroutine that was to do it.
+var errNoReturn = &dbError{text: "a hook or a tracer of the pool ended its goroutine", cause: errors.New("runtime.Goexit was called")}
+
 // errEncoding is of a connection through which texts would arrive as other texts.
 var errEncoding = errors.New("client_encoding is not UTF8")
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -449,27 +450,47 @@ func TestAPoolThatIsExhaustedForAWhile(t *testing.T) {
 	}
 }
 
-// The pool's tracer is the application's: where it panics, calls fail, and the process lives.
-func TestAPanicInATracerIsAnError(t *testing.T) {
+// The pool's tracer is the application's: where it fails, the call does, and what comes after it is stored.
+func TestATracerThatFails(t *testing.T) {
 	t.Parallel()
-	db := newDatabase(t, databaseURL(t))
-	s := db.newSinkOn(db.newPool(func(c *pgxpool.Config) { c.ConnConfig.Tracer = panicking{} }))
-	err := s.Begin(t.Context(), newCommand())
-	if err == nil || !strings.Contains(err.Error(), "panic") || strings.Contains(err.Error(), "secret") {
-		t.Errorf("got %v, want the panic, without its value", err)
+	for _, test := range []struct {
+		name string
+		does func()
+		want string
+	}{
+		{"it panics", func() { panic("secret") }, "panic"},
+		{"it ends its goroutine, as t.FailNow does", runtime.Goexit, "ended its goroutine"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t, databaseURL(t))
+			trace := &stages{do: map[stageOf]func(context.Context, *pgx.Conn){
+				{stageWhole, 1}: func(context.Context, *pgx.Conn) { test.does() },
+			}}
+			s := db.newSinkOn(db.newPool(trace.on), pgsink.WithWriters(1))
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			cmd, next := newCommand(), newCommand()
+			if err := s.Begin(ctx, cmd); err != nil {
+				t.Fatal(err)
+			}
+			err := s.Write(ctx, chunksOf(cmd, 0, "1"))
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("got %v, want %q, and no value", err, test.want)
+			}
+			if err := s.End(ctx, failed(cmd, err)); err != nil {
+				t.Errorf("End: %v", err)
+			}
+			if err := execute(ctx, s, next, chunksOf(next, 0, "1")); err != nil {
+				t.Errorf("the next command: %v", err)
+			}
+			got := []string{db.stored(cmd.ID).Status, db.stored(next.ID).Status}
+			if diff := cmp.Diff([]string{"failed", "completed"}, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }
-
-// panicking is a tracer of batches.
-type panicking struct{ pgx.QueryTracer }
-
-func (panicking) TraceBatchStart(context.Context, *pgx.Conn, pgx.TraceBatchStartData) context.Context {
-	panic("secret")
-}
-
-func (panicking) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-
-func (panicking) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
 // What PostgreSQL says of a value that is out of range quotes it.
 func TestAValueThatIsOutOfRangeIsNotShown(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +23,8 @@ import (
 
 // Commands come and go, are left and run again, while whatever may happen to a transaction happens: every run that ends is
 // stored once, in order and as it ended, no command stays in progress that nobody runs, no two transactions have a command
-// at once, and no writer rests while there is something that it could do.
+// at once, and no writer rests while there is something that it could do. Other tests have a real server; this one's is in memory,
+// so that the time is a bubble's, in which a thousand schedules and transactions that hang for 15 s take a moment.
 func FuzzWriters(f *testing.F) {
 	for seed := range uint64(100) {
 		f.Add(seed)
@@ -80,7 +82,14 @@ func newModel(t *testing.T, seed uint64) *model {
 	if m.claims {
 		opts = append(opts, WithClaim())
 	}
-	m.sink = m.server.newSink(t, panicking{func() bool { return m.panics && m.n(50) == 0 }}, opts...)
+	m.sink = m.server.newSink(t, failing{func() {
+		switch n := m.n(100); {
+		case m.panics && n == 0:
+			panic("of the application's")
+		case m.panics && n == 1:
+			runtime.Goexit()
+		}
+	}}, opts...)
 	return m
 }
 
@@ -341,6 +350,8 @@ func (m *model) excused(c *modelCommands, err error) bool {
 		return m.server.hopeless
 	case strings.Contains(text, "panic"):
 		return m.panics && strings.Contains(text, "model_test.go")
+	case errors.Is(err, errNoReturn):
+		return m.panics
 	case errors.Is(err, ErrClaimed):
 		return m.claims
 	default:
@@ -393,18 +404,16 @@ func (m *model) checkCommand(c *modelCommands) error {
 	return nil
 }
 
-// panicking is a tracer that panics at times.
-type panicking struct{ now func() bool }
+// failing is a tracer that fails at times.
+type failing struct{ atTimes func() }
 
-func (p panicking) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	if p.now() {
-		panic("of the application's")
-	}
+func (f failing) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	f.atTimes()
 	return ctx
 }
-func (panicking) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-func (panicking) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
-func (panicking) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+func (failing) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (failing) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+func (failing) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	return ctx
 }
-func (panicking) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (failing) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

@@ -92,7 +92,12 @@ func (w *writer) rouse() {
 // serve works until the queue has been empty for a while. Not to stop at once spares a lone command the growing
 // of three new stacks.
 func (w *writer) serve() {
-	idle := false
+	idle, returns := false, false
+	defer func() {
+		if !returns { // a hook or a tracer of the pool's has ended this goroutine, as t.FailNow does
+			w.giveUp()
+		}
+	}()
 	for {
 		runtime.Gosched() // who has something to add and could run, shall come along
 		group, wait, more := w.take(idle)
@@ -108,8 +113,23 @@ func (w *writer) serve() {
 		case more:
 			idle = w.rest(wait)
 		default:
+			returns = true
 			return
 		}
+	}
+}
+
+// giveUp tells the callers that what they asked for is not done, and leaves what waits to a new goroutine.
+func (w *writer) giveUp() {
+	s := w.sink
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range w.group {
+		o.finish(errNoReturn)
+	}
+	w.group, w.busy, w.serving = nil, false, false
+	if len(s.queue) > 0 {
+		s.call()
 	}
 }
 
