@@ -55,6 +55,8 @@ func text(err error) string {
 var (
 	errAgain  = errors.New("to be done again at once")
 	errSilent = errors.New("the connection is silent")
+	// errNoReturn is of a pipeline amid which a hook ended the goroutine that was to send it.
+	errNoReturn = errors.New("a hook of the Redis client ended its goroutine")
 	// errForeign is what reading again does not change.
 	errForeign = errors.New("the stream has an entry that is not of a Sink")
 )

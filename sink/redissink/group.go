@@ -129,28 +129,54 @@ func (g *groups) work(node *redis.Client, l *lane) {
 	defer limit.end()
 	patience := time.NewTimer(workerTime)
 	defer patience.Stop()
+	var group []*request
+	returns := false
+	defer func() {
+		if !returns { // a hook of the client's has ended this goroutine, as t.FailNow does
+			g.finish(l, group, errNoReturn)
+			g.replace(node, l)
+		}
+	}()
 	for {
 		// Who has something to send and could run, shall come along: with pgsink, all of a transaction.
 		runtime.Gosched()
-		group := g.next(l)
-		if group == nil {
+		if group = g.next(l); group == nil {
 			patience.Reset(workerTime)
 			if !g.idle(node, l, patience) {
+				returns = true
 				return
 			}
 			continue
 		}
 		err := g.send(limit.start(), group)
 		limit.stop()
-		for _, r := range group {
-			if firstError(r.cmds) == nil {
-				r.err = err
-			}
-			if !r.state.CompareAndSwap(taken, finished) && r.inVain != nil {
-				g.prepend(l, r.inVain())
-			}
-			close(r.done)
+		g.finish(l, group, err)
+	}
+}
+
+// finish tells the callers that their commands have their results; err is that of those which have none.
+func (g *groups) finish(l *lane, group []*request, err error) {
+	for _, r := range group {
+		if firstError(r.cmds) == nil {
+			r.err = err
 		}
+		if !r.state.CompareAndSwap(taken, finished) && r.inVain != nil {
+			g.prepend(l, r.inVain())
+		}
+		close(r.done)
+	}
+}
+
+// replace has another worker take the place of one that is gone, if there is something to send.
+func (g *groups) replace(node *redis.Client, l *lane) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch l.workers--; {
+	case len(l.waiting) > 0:
+		l.workers++
+		g.workers.Go(func() { g.work(node, l) })
+	case l.workers == 0:
+		delete(g.lanes, node)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -463,27 +464,49 @@ func TestCloseWaitsAndGivesUp(t *testing.T) {
 	must(t, s.Close(t.Context()))
 }
 
-func TestAPanicInAHookIsAnErrorThatShowsNothing(t *testing.T) {
+// The client's hooks are the application's: where one fails, the call does, and what comes after it is published.
+func TestAHookThatFails(t *testing.T) {
 	t.Parallel()
-	rdb := connect(t, sharedURL)
-	rdb.AddHook(panics{})
-	s, cmd := newSink(t, rdb, redissink.WithRetryFor(0)), newCommand()
-	must(t, s.Begin(t.Context(), cmd))
-	err := s.Write(t.Context(), answer(cmd, 1))
-	if err == nil || !strings.Contains(err.Error(), "the Redis client panicked with a string") || strings.Contains(err.Error(), "P0000") {
-		t.Errorf("got %v, want the panic, without the payload", err)
+	for _, test := range []struct {
+		name string
+		does func(payload string)
+		want string
+	}{
+		{"it panics", func(payload string) { panic(payload) }, "the Redis client panicked with a string"},
+		{"it ends its goroutine, as t.FailNow does", func(string) { runtime.Goexit() }, "ended its goroutine"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			rdb := connect(t, sharedURL)
+			hook := &failsOnce{does: test.does}
+			rdb.AddHook(hook)
+			s, cmd := newSink(t, rdb, redissink.WithRetryFor(0)), newCommand()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			must(t, s.Begin(ctx, cmd))
+			err := s.Write(ctx, answer(cmd, 1))
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "P0000") {
+				t.Errorf("got %v, want %q, without the payload", err, test.want)
+			}
+			must(t, s.End(ctx, vehicle.Result{Command: cmd, Status: vehicle.StatusFailed, Err: err}))
+			must(t, s.Close(ctx))
+		})
 	}
 }
 
-type panics struct{}
+// failsOnce is a hook that fails with the first event.
+type failsOnce struct {
+	does func(payload string)
+	done atomic.Bool
+}
 
-func (panics) DialHook(next redis.DialHook) redis.DialHook          { return next }
-func (panics) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-func (panics) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(_ context.Context, cmds []redis.Cmder) error {
-		if cmds[0].Name() == "publish" {
-			panic(fmt.Sprint(cmds[0].Args()))
+func (*failsOnce) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*failsOnce) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (f *failsOnce) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if cmds[0].Name() == "publish" && f.done.CompareAndSwap(false, true) {
+			f.does(fmt.Sprint(cmds[0].Args()))
 		}
-		return nil
+		return next(ctx, cmds)
 	}
 }
