@@ -101,6 +101,7 @@ func (w *writer) serve() {
 	for {
 		runtime.Gosched() // who has something to add and could run, shall come along
 		group, wait, more := w.take(idle)
+		idle = idle && len(group) == 0
 		switch {
 		case len(group) > 0 && group[0].ahead:
 			w.sink.tryAhead(group[0])
