@@ -3,13 +3,13 @@ package pgsink_test
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sovd-go/vehicle"
 	"github.com/sovd-go/vehicle/sink/pgsink"
+	"github.com/sovd-go/vehicle/vehicletest"
 )
 
 // Run a command, store its answer, and read it back.
@@ -17,10 +17,13 @@ func Example() {
 	if err := readFaults(context.Background()); err != nil {
 		fmt.Println(err)
 	}
+	// Output:
+	// 0: {"dtc": "P0420", "ecu": "ECM"}
+	// 1: {"dtc": "C0035-13", "ecu": "ABS"}
 }
 
 func readFaults(ctx context.Context) error {
-	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
+	pool, err := pgxpool.New(ctx, exampleURL()) // postgres://localhost:5432/diagnostics
 	if err != nil {
 		return err
 	}
@@ -31,7 +34,13 @@ func readFaults(ctx context.Context) error {
 	store := pgsink.New(pool)
 	defer store.Close(ctx)
 
-	client, err := vehicle.New("gateway:50051", vehicle.WithInsecure(), vehicle.WithSink(store))
+	gateway, err := vehicletest.Start(vehicletest.On("ReadDTC",
+		vehicletest.Script{vehicletest.Answer(`{"ecu":"ECM","dtc":"P0420"}`, `{"ecu":"ABS","dtc":"C0035-13"}`)}))
+	if err != nil {
+		return err
+	}
+	defer gateway.Close()
+	client, err := vehicle.New(gateway.Target(), append(gateway.Options(), vehicle.WithSink(store))...)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -41,10 +43,11 @@ func TestMain(m *testing.M) {
 var shared sharedServer
 
 type sharedServer struct {
-	once sync.Once
-	url  string
-	own  *servers.Postgres
-	err  error
+	once    sync.Once
+	url     string
+	own     *servers.Postgres
+	err     error
+	example string // a schema
 }
 
 func (s *sharedServer) start() (string, error) {
@@ -59,11 +62,35 @@ func (s *sharedServer) start() (string, error) {
 	return s.url, s.err
 }
 
-func (s *sharedServer) close() error {
-	if s.own == nil {
-		return nil
+func (s *sharedServer) close() (err error) {
+	if s.example != "" {
+		err = onServer(context.Background(), s.url, "DROP SCHEMA "+s.example+" CASCADE")
 	}
-	return s.own.Close()
+	if s.own == nil {
+		return err
+	}
+	return errors.Join(err, s.own.Close())
+}
+
+// exampleURL has a schema of its own for the examples, which have no TB.
+func exampleURL() string {
+	server, err := shared.start()
+	if err != nil {
+		panic(err)
+	}
+	schema := "example_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	if err := onServer(context.Background(), server, "CREATE SCHEMA "+schema); err != nil {
+		panic(err)
+	}
+	shared.example = schema
+	u, err := url.Parse(server)
+	if err != nil {
+		panic(err)
+	}
+	query := u.Query()
+	query.Set("search_path", schema)
+	u.RawQuery = query.Encode()
+	return u.String()
 }
 
 func databaseURL(tb testing.TB) string {
