@@ -221,7 +221,7 @@ func TestCloseFinishesWhatIsUnderWayAndRefusesTheRest(t *testing.T) {
 	db := newDatabase(t, databaseURL(t))
 	s := db.newSink()
 	running := newCommand()
-	if err := s.Begin(t.Context(), running); err != nil {
+	if err := errors.Join(s.Begin(t.Context(), running), s.Write(t.Context(), chunksOf(running, 0, "1"))); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -231,12 +231,26 @@ func TestCloseFinishesWhatIsUnderWayAndRefusesTheRest(t *testing.T) {
 	}
 	for name, call := range map[string]func() error{
 		"Begin": func() error { return s.Begin(t.Context(), newCommand()) },
-		"Write": func() error { return s.Write(t.Context(), chunksOf(running, 0, "1")) },
-		"End":   func() error { return s.End(t.Context(), completed(running, 0)) },
+		"Write": func() error { return s.Write(t.Context(), chunksOf(running, 1, "2")) },
+		"End":   func() error { return s.End(t.Context(), completed(running, 1)) },
 	} {
 		if err := call(); !errors.Is(err, pgsink.ErrClosed) {
 			t.Errorf("%s: got %v, want ErrClosed", name, err)
 		}
+	}
+	// These two need the pool and nothing else.
+	read := 0
+	for _, err := range s.History(t.Context(), running.ID) {
+		if err != nil {
+			t.Errorf("History: got %v, want no error", err)
+		}
+		read++
+	}
+	if read != 1 {
+		t.Errorf("History: got %d chunks, want the one that is stored", read)
+	}
+	if n, err := s.Recover(t.Context(), time.Hour); n != 0 || err != nil {
+		t.Errorf("Recover: got %d, error %v, want none of either", n, err)
 	}
 }
 

@@ -26,7 +26,8 @@ var (
 	// ErrReplaced is returned by Write and End of a run whose rows another run of the same command has
 	// replaced, in another process. What the other run stored is left alone.
 	ErrReplaced = errors.New("pgsink: another run of the command has replaced this one")
-	// ErrClosed is returned by every call after [Sink.Close].
+	// ErrClosed is returned by Begin, Write and End after [Sink.Close]. [Sink.History] and [Sink.Recover] go on as long
+	// as the pool is open.
 	ErrClosed = errors.New("pgsink: the sink is closed")
 )
 

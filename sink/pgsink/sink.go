@@ -167,8 +167,9 @@ func storedAs(a, b vehicle.Result) bool {
 		a.Chunks == b.Chunks && a.Command.Name == b.Command.Name
 }
 
-// Close waits until all that was asked for is committed, or ctx ends, and stops. Calls after it, and those that it
-// had to cut short, return [ErrClosed]; then Close returns ctx's error. It may be called twice. The pool stays open.
+// Close waits until all that was asked for is committed, and stops. Where ctx ends first, what is left is given up, its callers get
+// [ErrClosed], and Close returns ctx's error. Begin, Write and End return ErrClosed afterwards; History and Recover do not need the
+// Sink's writers, and go on. Close may be called twice. The pool stays open.
 func (s *Sink) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
