@@ -23,7 +23,7 @@ var (
 	// ErrSuperseded is returned by Write and End of a run that another one has replaced, in this
 	// process or, with streams, elsewhere. Its events are not published.
 	ErrSuperseded = errors.New("redissink: another run of the command has replaced this one")
-	// ErrClosed is returned by every call after [Sink.Close].
+	// ErrClosed is returned by Begin, Write and End after [Sink.Close]. [Follow] needs no Sink.
 	ErrClosed = errors.New("redissink: sink closed")
 )
 

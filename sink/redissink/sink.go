@@ -71,7 +71,7 @@ type run struct {
 	buffer  *[]byte         // of the call's requests; nil once one is left to itself
 }
 
-// Begin publishes nothing. With streams it replaces what the command's stream has of an earlier run; where ctx ends meanwhile, an
+// Begin publishes no event. With streams it replaces what the command's stream has of an earlier run; where ctx ends meanwhile, an
 // error event follows, since no End will.
 func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 	r := &run{id: cmd.ID, channel: channelOf(cmd.ID)}
@@ -106,7 +106,7 @@ func (s *Sink) closed() error {
 	}
 }
 
-// Write publishes a response event for each chunk, and where nothing can follow the command's end as well. If such a Write then
+// Write publishes a response event for each chunk, and the command's end as well where nothing can come in between. If such a Write then
 // fails because its answer was lost, a subscriber may see a status event and then the error event of the command.
 // A stream loses the status again.
 func (s *Sink) Write(ctx context.Context, chunks []vehicle.Chunk) error {
@@ -200,7 +200,7 @@ func (s *Sink) drop(r *run) {
 	}
 }
 
-// Close makes further calls fail with [ErrClosed] and waits until what is under way has been published. When
+// Close makes further calls of Begin, Write and End fail with [ErrClosed] and waits until what is under way has been published. When
 // ctx ends first, that is given up and Close returns ctx's error. It may be called twice and from
 // anywhere. Close the vehicle client first: the commands that it ends still publish. A Sink that is
 // idle holds nothing, and need not be closed.
