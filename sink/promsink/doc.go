@@ -18,7 +18,7 @@
 //	sovd_commands_in_flight                    gauge
 //	sovd_command_attempts_total                counter
 //	sovd_command_retries_total{code}           counter    the gRPC code that ended the attempt, as in Unavailable
-//	sovd_command_resumes_total                 counter    attempts that went on in the middle of an answer
+//	sovd_command_resumes_total                 counter    attempts that asked for the rest of an answer
 //	sovd_chunks_replayed_total                 counter    chunks that came again and were dropped
 //	sovd_replays_diverged_total                counter    commands that failed with vehicle.ErrReplayDiverged
 //	sovd_chunks_total                          counter

@@ -52,7 +52,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "sovd_commands_in_flight", Help: "Commands that have begun and not ended."}),
 		attempts: counter("sovd_command_attempts_total", "Attempts to ask a vehicle, also those that found no connection."),
 		retries:  counters("sovd_command_retries_total", "Attempts that were repeated, by the gRPC code that ended them.", "code"),
-		resumes:  counter("sovd_command_resumes_total", "Attempts that went on in the middle of an answer."),
+		resumes:  counter("sovd_command_resumes_total", "Attempts that asked for the rest of an answer."),
 		replayed: counter("sovd_chunks_replayed_total", "Chunks that came again and were dropped."),
 		diverged: counter("sovd_replays_diverged_total", "Commands that failed because the part that came again was another answer."),
 
