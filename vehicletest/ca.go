@@ -24,8 +24,8 @@ import (
 
 // CA is a certificate authority for tests and demonstrations. It keeps a folder as vehicle clients expect it (ca.pem,
 // client-cert.pem, client-key.pem), issues certificates for servers and clients, and can rotate all of it while they
-// run. Certificates are valid from now, which in a testing/synctest bubble is the bubble's time. Its methods may be
-// called from several goroutines at once.
+// run. Certificates are valid since two hours ago, so that a clock may be behind; in a testing/synctest bubble that is the
+// bubble's time. Its methods may be called from several goroutines at once.
 //
 // Mutual TLS between a server and its clients is one option, [WithMutualTLS]:
 //
@@ -218,7 +218,7 @@ func CertNotYetValid() CertOption {
 	return func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }
 }
 
-// CertValidFor makes a certificate that is valid from now on for as long as d.
+// CertValidFor makes a certificate that expires when d has passed.
 func CertValidFor(d time.Duration) CertOption {
 	return func(c *x509.Certificate) { c.NotAfter = time.Now().Add(d) }
 }
