@@ -276,12 +276,12 @@ func WithLogger(logger *slog.Logger) Option {
 // moved to another connection before it was sent, because the first was full; the metadata x-sovd-attempt tells. gRPC's own
 // retry is off, whatever a service config says, since it would send a command of [Command].Once twice.
 //
-// The SDK's own are windows of 4 MiB for a stream and 16 MiB for a connection, which is also what a stream may hold in memory
-// that nobody reads, and read buffers of 128 KiB for a connection. With very many slow streams give grpc.WithInitialWindowSize a smaller one.
+// The SDK's own are windows of 4 MiB for a stream and 16 MiB for a connection, and read buffers of 128 KiB for a connection. A
+// stream that nobody reads holds up to its window in memory: with very many slow ones give grpc.WithInitialWindowSize a smaller one.
 // Other transport credentials than the SDK's cost speed: frames that arrive together are then read one by one, and that a server
-// takes no more streams on a connection shows only in what has to wait. So does any option: gRPC receives chunks that arrived
-// together at once only where there is none, since it does not tell whether an option has messages looked at. With one, a fast stream of small
-// chunks takes up to a quarter more of the client's CPU.
+// takes no more streams on a connection shows only in what has to wait. So does any option: chunks that arrived together
+// are handed to gRPC as one message only where there is none, since an option may be an interceptor that looks at messages, and gRPC
+// does not tell. With one, a fast stream of small chunks takes up to a quarter more of the client's CPU.
 func WithDialOptions(opts ...grpc.DialOption) Option {
 	opts = slices.DeleteFunc(slices.Clone(opts), func(o grpc.DialOption) bool { return o == nil }) // as a condition leaves behind
 	return clientOption(func(c *config) { c.dialOptions = append(c.dialOptions, opts...) })
@@ -295,8 +295,8 @@ func WithAttemptTimeout(d time.Duration) CallOption {
 }
 
 // WithIdleTimeout bounds the wait for the next chunk; the default is none, and so is zero or less. Only
-// the time spent waiting for the network counts, not a sink's. An attempt that is idle for longer
-// ends as if its deadline had passed.
+// the time spent waiting for the network counts, not a sink's; before the first chunk that is also the wait for a
+// connection, and for a place on it. An attempt that is idle for longer ends as if its deadline had passed.
 func WithIdleTimeout(d time.Duration) CallOption {
 	return callOption(func(c *callConfig) { c.idleTimeout = d })
 }

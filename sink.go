@@ -33,7 +33,7 @@ type Sink interface {
 	// Write takes chunks in the order of their sequence numbers, each exactly once; what arrived
 	// while the last Write ran comes in one call. The slice is reused after Write returns and must
 	// not be changed; the payloads may be kept. ctx ends with the attempt's deadline: a sink that is
-	// still writing then fails the command.
+	// still writing then fails the command, unless it has the final chunk and succeeds all the same.
 	Write(ctx context.Context, chunks []Chunk) error
 
 	// End is called once, whatever happened, if Begin succeeded. Its ctx outlives the caller's and
