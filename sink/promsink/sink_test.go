@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -456,4 +458,81 @@ func TestOneCommandOfTwoClients(t *testing.T) {
 			t.Errorf("got %s %v, want %v", name, got[name], want)
 		}
 	}
+}
+
+// recorder is a registry that only notes what it is given.
+type recorder struct{ registered []prometheus.Collector }
+
+func (r *recorder) Register(c prometheus.Collector) error {
+	r.registered = append(r.registered, c)
+	return nil
+}
+func (r *recorder) MustRegister(cs ...prometheus.Collector) {
+	r.registered = append(r.registered, cs...)
+}
+func (r *recorder) Unregister(prometheus.Collector) bool { return false }
+
+// The package's comment has each metric with its labels and its kind, and docs/operations.md names none that is not there.
+func TestMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
+	var reg recorder
+	promsink.NewNamed(&reg, "ReadDTC")
+	named := regexp.MustCompile(`fqName: "(\w+)".*variableLabels: {(.*)}}`)
+	registered := map[string]string{} // kind, by name and labels
+	for _, c := range reg.registered {
+		descs := make(chan *prometheus.Desc, 1)
+		c.Describe(descs)
+		m := named.FindStringSubmatch((<-descs).String())
+		if m == nil {
+			t.Fatalf("%T: got a description that cannot be read", c)
+		}
+		name, kind := m[1], "gauge"
+		if m[2] != "" {
+			name += "{" + m[2] + "}"
+		}
+		switch c.(type) {
+		case *prometheus.HistogramVec, prometheus.Histogram:
+			kind = "histogram"
+		case *prometheus.CounterVec:
+			kind = "counter"
+		case prometheus.Gauge:
+		case prometheus.Counter:
+			kind = "counter"
+		}
+		registered[name] = kind
+	}
+	documented := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^//\t([a-z_]+(?:\{[a-z,]+\})?) +(counter|gauge|histogram)\b`).FindAllStringSubmatch(read(t, "doc.go"), -1) {
+		documented[m[1]] = m[2]
+	}
+	if diff := cmp.Diff(registered, documented); diff != "" {
+		t.Errorf("doc.go (-registered +documented):\n%s", diff)
+	}
+
+	names := map[string]bool{}
+	for name, kind := range registered {
+		name, _, _ = strings.Cut(name, "{")
+		names[name] = true
+		if kind == "histogram" {
+			names[name+"_count"] = true
+		}
+	}
+	told := regexp.MustCompile("`((?:sovd|commands_executed|command_execution)_[a-z_]+)").FindAllStringSubmatch(read(t, "../../docs/operations.md"), -1)
+	for _, m := range told {
+		if !names[m[1]] {
+			t.Errorf("docs/operations.md: got the metric %s, want one that is registered", m[1])
+		}
+	}
+	if len(told) < 10 {
+		t.Errorf("got %d metrics in docs/operations.md, want more: are they found at all?", len(told))
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
