@@ -15,8 +15,8 @@ import (
 	"testing"
 )
 
-// The Go code in the documents is formatted and compiles, and go vet has nothing to say about it. What is not a whole file is the body
-// of a function that has a ctx, a client and a vehicleID, or a declaration.
+// The Go code in the documents is formatted and compiles, go vet has nothing to say about it, and the tests in it pass. What is not a whole
+// file is the body of a function that has a ctx, a client and a vehicleID, or a declaration.
 func TestTheCodeInTheDocumentsCompiles(t *testing.T) {
 	t.Parallel()
 	snippets := map[string]string{} // by where they are
@@ -85,7 +85,7 @@ func indented(t *testing.T, path string) []string {
 	return []string{strings.TrimSpace(code.String()) + "\n"}
 }
 
-// vet compiles the snippets and vets them, each as a package of its own, in a module that needs what this one needs.
+// vet compiles the snippets and vets them, each as a package of its own, in a module that needs what this one needs. It runs those that are tests.
 func vet(t *testing.T, snippets map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -101,6 +101,7 @@ func vet(t *testing.T, snippets map[string]string) {
 	mod := strings.Replace(read(t, "go.mod"), "module "+modulePath, "module snippets", 1)
 	write("go.mod", mod+fmt.Sprintf("\nrequire %s v0.0.0\nreplace %s => %q\n", modulePath, modulePath, root))
 	write("go.sum", read(t, "go.sum"))
+	test := []string{"test", "-mod=mod"}
 	for i, where := range slices.Sorted(maps.Keys(snippets)) {
 		snippet := snippets[where]
 		if formatted, err := format.Source([]byte(snippet)); err != nil || string(formatted) != snippet {
@@ -112,11 +113,19 @@ func vet(t *testing.T, snippets map[string]string) {
 			t.Fatal(err)
 		}
 		write(filepath.Join(pkg, fmt.Sprintf("snippet%d_test.go", i)), whole(snippet))
+		if strings.HasPrefix(snippet, "func Test") {
+			test = append(test, "./"+pkg)
+		}
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "vet", "-mod=mod", "./...")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("go vet: %v\n%s", err, out)
+	if len(test) < 4 {
+		t.Errorf("got %d tests among the snippets, want the README's two: are they found at all?", len(test)-2)
+	}
+	for _, args := range [][]string{{"vet", "-mod=mod", "./..."}, test} {
+		cmd := exec.CommandContext(t.Context(), "go", args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("go %s: %v\n%s", args[0], err, out)
+		}
 	}
 }
 

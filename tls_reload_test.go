@@ -205,7 +205,8 @@ func TestIdleConnectionsFollowARotation(t *testing.T) {
 		if got := r.seen.count(); got != 4 {
 			r.Errorf("after a command: got %d connections, want the 4 of before", got)
 		}
-		r.wantLog("INFO", "vehicle: TLS files reloaded", 3)
+		files := r.ca.Files()
+		r.wantLog("INFO", fmt.Sprintf(`"msg":"vehicle: TLS files reloaded","ca":%q,"cert":%q,"not_after":"`, files.CA, files.Cert), 3)
 		r.wantLog("WARN", "", 0)
 	})
 }
