@@ -38,15 +38,25 @@ func TestTheCodeInTheDocumentsCompiles(t *testing.T) {
 // documents are the repository's Markdown files.
 func documents(t *testing.T) []string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "git", "ls-files", "-co", "--exclude-standard", "--", "*.md").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := strings.Fields(string(out))
+	names := tracked(t, "*.md")
 	if !slices.Contains(names, "README.md") {
 		t.Fatalf("got documents %q, want README.md among them", names)
 	}
 	return names
+}
+
+// tracked are the repository's files, those too that are new.
+func tracked(t *testing.T, patterns ...string) []string {
+	t.Helper()
+	args := append([]string{"ls-files", "-co", "--exclude-standard", "--"}, patterns...)
+	out, err := exec.CommandContext(t.Context(), "git", args...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(strings.Fields(string(out)), func(file string) bool {
+		_, err := os.Stat(file)
+		return err != nil // it has just been deleted
+	})
 }
 
 var fence = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
@@ -166,13 +176,14 @@ var imports = []string{
 	modulePath, modulePath + "/sink", modulePath + "/vehiclepb", modulePath + "/vehicletest",
 }
 
-// The README's tables have every option and every variable, and docs/how-it-works.md names files that are there.
-func TestTheDocumentsKeepUpWithTheCode(t *testing.T) {
+// The README's tables have every option and every variable.
+func TestTheReadmeKeepsUpWithTheCode(t *testing.T) {
 	t.Parallel()
 	readme := read(t, "README.md")
 	for _, source := range []struct{ file, pattern string }{
 		{"options.go", `(?m)^func (With\w+)\(`},
 		{"env.go", `"(VEHICLE_\w+)"`},
+		{"errors.go", `(?m)^\t(Err\w+) += errors`},
 	} {
 		names := regexp.MustCompile(source.pattern).FindAllStringSubmatch(read(t, source.file), -1)
 		if len(names) < 8 {
@@ -184,13 +195,51 @@ func TestTheDocumentsKeepUpWithTheCode(t *testing.T) {
 			}
 		}
 	}
-	files := regexp.MustCompile("`([a-z*]+\\.go)`").FindAllStringSubmatch(read(t, "docs/how-it-works.md"), -1)
-	if len(files) < 10 {
-		t.Errorf("got %d files in docs/how-it-works.md, want more: are they found at all?", len(files))
-	}
+}
+
+// The files, options, errors, variables and tests that a document names are there.
+func TestTheDocumentsNameWhatIsThere(t *testing.T) {
+	t.Parallel()
+	files := tracked(t)
+	var code strings.Builder
 	for _, file := range files {
-		if found, err := filepath.Glob(file[1]); err != nil || len(found) == 0 {
-			t.Errorf("docs/how-it-works.md: got no file %s", file[1])
+		if strings.HasSuffix(file, ".go") || strings.HasPrefix(file, "scripts/") {
+			code.WriteString(read(t, file))
 		}
+	}
+	declared := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^(?:func (?:\([^)]*\) )?|type |\t)([A-Z]\w+)`).FindAllStringSubmatch(code.String(), -1) {
+		declared[m[1]] = true
+	}
+	for _, name := range regexp.MustCompile(`"(VEHICLE_\w+)"`).FindAllStringSubmatch(code.String(), -1) {
+		declared[name[1]] = true
+	}
+	names := regexp.MustCompile(
+		`(?:^|[^.\w])(With[A-Z]\w+|Err[A-Z]\w+|VEHICLE_\w+|Test[A-Z]\w+|Benchmark[A-Z]\w+)|\b(?:vehicle|sink|(?:pg|redis|prom|otel)sink|vehicletest)\.([A-Z]\w+)`)
+	paths := regexp.MustCompile(`^[\w*/]+\.(?:go|s|yaml|golden)$`)
+	found := 0
+	for _, document := range documents(t) {
+		for _, span := range codeSpan.FindAllString(codeBlock.ReplaceAllString(read(t, document), ""), -1) {
+			span = strings.Trim(span, "`")
+			if paths.MatchString(span) {
+				found++
+				if !slices.ContainsFunc(files, func(file string) bool {
+					here, _ := filepath.Match(span, file)
+					below, _ := filepath.Match(span, filepath.Base(file))
+					return here || below
+				}) {
+					t.Errorf("%s: got no file %s", document, span)
+				}
+			}
+			for _, m := range names.FindAllStringSubmatch(span, -1) {
+				found++
+				if name := m[1] + m[2]; !declared[name] {
+					t.Errorf("%s: got nothing that is called %s in the code", document, name)
+				}
+			}
+		}
+	}
+	if found < 200 {
+		t.Errorf("got %d names, want more: are they found at all?", found)
 	}
 }
