@@ -71,8 +71,8 @@ func New(pool *pgxpool.Pool, opts ...Option) *Sink {
 	return s
 }
 
-// Begin moves the command's row to in_progress, whatever it was before, and drops the chunks of earlier
-// runs. It inserts the row where there is none. It fails with [ErrRunning] or [ErrClaimed], for a name of more
+// Begin moves the command's row to in_progress, whatever it was before (with [WithClaim], only from pending), and drops the chunks
+// of earlier runs. It inserts the row where there is none. It fails with [ErrRunning] or [ErrClaimed], for a name of more
 // than 100 characters, and where the database does not know the vehicle or the user.
 func (s *Sink) Begin(ctx context.Context, cmd vehicle.Command) error {
 	o, err := newBegin(cmd, s.config.claim)
