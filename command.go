@@ -83,9 +83,10 @@ type Result struct {
 	Command Command
 	// Status is StatusCompleted or StatusFailed.
 	Status Status
-	// Err is nil for a completed command, and otherwise the *[Error] that Execute returned.
+	// Err is nil for a completed command, and otherwise the *[Error] that Execute returns. A sink that another one serves, as
+	// sink.Chain does, may get one that says only which sink failed; it matches [ErrSink].
 	Err error
-	// Chunks counts the chunks that the sinks took.
+	// Chunks counts the chunks that the sinks took; without sinks, those that came in order.
 	Chunks int
 	// Replayed counts the chunks that came again and were dropped.
 	Replayed int
