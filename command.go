@@ -84,7 +84,7 @@ type Result struct {
 	// Status is StatusCompleted or StatusFailed.
 	Status Status
 	// Err is nil for a completed command, and otherwise the *[Error] that Execute returns. A sink that another one serves, as
-	// sink.Chain does, may get one that says only which sink failed; it matches [ErrSink].
+	// sink.Chain does, may get one of another type, which matches [ErrSink].
 	Err error
 	// Chunks counts the chunks that the sinks took; without sinks, those that came in order.
 	Chunks int

@@ -19,7 +19,10 @@ func TestTheNumbersInTheDocumentsHold(t *testing.T) {
 	}
 	lineBreak := regexp.MustCompile(`\n[\t ]*(// *)?`)
 	for document, texts := range map[string][]string{
-		"doc.go":                   {"on the channel " + strings.Replace(channelOf(uuid.Nil), uuid.Nil.String(), "<command id>", 1), "on the keys " + strings.Replace(streamOf(uuid.Nil), uuid.Nil.String(), "*", 1)},
+		"doc.go": {
+			"on the channel " + strings.Replace(channelOf(uuid.Nil), uuid.Nil.String(), "<command id>", 1),
+			"on the keys " + strings.Replace(streamOf(uuid.Nil), uuid.Nil.String(), "*", 1),
+		},
 		"follow.go":                {"tries again, for a minute at most without success"},
 		"options.go":               {fmt.Sprintf("has no master; the default is %v.", defaultRetryFor)},
 		"../../docs/operations.md": {fmt.Sprintf("each call retries for %v s,", defaultRetryFor.Seconds())},
