@@ -492,6 +492,38 @@ func TestATracerThatFails(t *testing.T) {
 	}
 }
 
+// A nil pointer that a hook returns as its error, as it is easily done by mistake, has no text: to ask for it panics, in a goroutine of ours.
+func TestAHookWhoseErrorHasNoText(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	var fails atomic.Bool
+	s := db.newSinkOn(db.newPool(func(c *pgxpool.Config) {
+		c.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) {
+			if fails.Load() {
+				return true, (*textless)(nil)
+			}
+			return true, nil
+		}
+	}))
+	cmd := newCommand()
+	if err := s.Begin(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	fails.Store(true)
+	err := s.Write(t.Context(), chunksOf(cmd, 0, "1"))
+	if err == nil || !strings.Contains(err.Error(), "panic") {
+		t.Errorf("got %v, want the panic", err)
+	}
+	fails.Store(false)
+	if err := s.End(t.Context(), failed(cmd, err)); err != nil {
+		t.Errorf("End: %v", err)
+	}
+}
+
+type textless struct{ text string }
+
+func (e *textless) Error() string { return e.text }
+
 // What PostgreSQL says of a value that is out of range quotes it.
 func TestAValueThatIsOutOfRangeIsNotShown(t *testing.T) {
 	t.Parallel()

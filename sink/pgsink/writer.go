@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/sovd-go/vehicle/internal/within"
+	"github.com/sovd-go/vehicle/internal/sinkcall"
 )
 
 // writer does operations. It takes all that wait and does them in one transaction (group commit): while that is under way the next
@@ -258,7 +258,7 @@ func (w *writer) try(ops []*op) {
 	}
 	var outcomes map[*op]error
 	var alive bool
-	err := within.Call(func() (err error) { // the pool's hooks and tracers are the application's
+	err := sinkcall.Call(func() (err error) { // the pool's hooks and tracers are the application's
 		outcomes, alive, err = w.sink.transact(ops)
 		return err
 	})
