@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -478,7 +479,8 @@ func TestAHookThatFails(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			rdb := connect(t, sharedURL)
-			hook := &failsOnce{does: test.does}
+			hook := &fails{does: test.does}
+			hook.times.Store(1)
 			rdb.AddHook(hook)
 			s, cmd := newSink(t, rdb, redissink.WithRetryFor(0)), newCommand()
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -494,17 +496,53 @@ func TestAHookThatFails(t *testing.T) {
 	}
 }
 
-// failsOnce is a hook that fails with the first event.
-type failsOnce struct {
-	does func(payload string)
-	done atomic.Bool
+// All that send are in a hook that ends their goroutines, and a third command waits for them.
+func TestWhatWaitsIsPublishedThoughHooksEndGoroutines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const pipelines = 2
+		rdb, over := connect(t, sharedURL), make(chan struct{})
+		hook := &fails{does: func(string) { <-over; runtime.Goexit() }}
+		hook.times.Store(pipelines)
+		rdb.AddHook(hook)
+		s := newSink(t, rdb, redissink.WithRetryFor(0))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		results := make(chan error, pipelines+1)
+		for range pipelines + 1 {
+			cmd := newCommand()
+			must(t, s.Begin(ctx, cmd))
+			go func() { results <- s.Write(ctx, answer(cmd, 1)) }()
+			synctest.Wait()
+		}
+		close(over)
+		published := 0
+		for range pipelines + 1 {
+			switch err := <-results; {
+			case err == nil:
+				published++
+			case !strings.Contains(err.Error(), "ended its goroutine"):
+				t.Error(err)
+			}
+		}
+		if published != 1 {
+			t.Errorf("got %d answers published, want the one that waited", published)
+		}
+		must(t, s.Close(ctx))
+	})
 }
 
-func (*failsOnce) DialHook(next redis.DialHook) redis.DialHook          { return next }
-func (*failsOnce) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-func (f *failsOnce) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+// fails is a hook that fails with so many pipelines of events.
+type fails struct {
+	does  func(payload string)
+	times atomic.Int32
+}
+
+func (*fails) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*fails) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (f *fails) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if cmds[0].Name() == "publish" && f.done.CompareAndSwap(false, true) {
+		if cmds[0].Name() == "publish" && f.times.Add(-1) >= 0 {
 			f.does(fmt.Sprint(cmds[0].Args()))
 		}
 		return next(ctx, cmds)
