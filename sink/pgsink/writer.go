@@ -278,7 +278,7 @@ func (w *writer) try(ops []*op) {
 		w.paused = time.Now().Add(pause(w.failures))
 		w.putBack(ops, w.sink.retry(ops, err, time.Time{}))
 	case verdict == hopeless:
-		w.putBack(ops, w.sink.fail(ops, err))
+		w.fail(ops, err)
 	case len(ops) > 1:
 		half := len(ops) / 2
 		w.try(w.waitedFor(ops[:half], err))
@@ -294,7 +294,7 @@ func (w *writer) try(ops []*op) {
 		o.rows.wrapAll()
 		w.try(ops)
 	default:
-		w.putBack(ops, w.sink.fail(ops, err))
+		w.fail(ops, err)
 	}
 }
 
@@ -379,13 +379,13 @@ func (s *Sink) retry(ops []*op, err error, notBefore time.Time) []*op {
 }
 
 // fail tells the callers. Nothing is to be done again.
-func (s *Sink) fail(ops []*op, err error) (again []*op) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (w *writer) fail(ops []*op, err error) {
+	w.sink.mu.Lock()
+	defer w.sink.mu.Unlock()
 	for _, o := range ops {
 		o.finish(err)
 	}
-	return nil
+	w.release(ops)
 }
 
 // most is how many operations may share a transaction with this one, itself included.
