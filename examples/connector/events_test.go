@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
@@ -233,6 +234,50 @@ func TestAFollowerWhoseDatabaseGoesAwayGetsTheRestLater(t *testing.T) {
 	if err := pg.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if diff := cmp.Diff(heldEvents, append(got, f.rest()...)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// It answers nothing, as behind a network that drops packets, or under a lock on the table.
+func TestWhereTheDatabaseHangsReadersAreToldAndFollowersHearHeartbeats(t *testing.T) {
+	t.Parallel()
+	release, answer := held()
+	c := start(t, func(s *settings) { s.readTimeout, s.heartbeat = 50*time.Millisecond, 20*time.Millisecond }, answer)
+	id := c.submit("Read")
+	f := c.follow(id)
+	got := []string{f.event(), f.event()}
+	lock, err := c.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lock.Rollback(context.WithoutCancel(t.Context())) }) // before the connector ends
+	for _, test := range []struct{ table, path string }{{"responses", ""}, {"commands", "/events"}} {
+		if _, err := lock.Exec(t.Context(), "LOCK TABLE "+test.table); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+"/commands/"+id.String()+test.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatalf("GET %s: got %v, want an answer", test.path, err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("GET %s: got %s, want 503", test.path, res.Status)
+		}
+	}
+	for range 3 {
+		f.nextIn(": heartbeat")
+	}
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
 	if diff := cmp.Diff(heldEvents, append(got, f.rest()...)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

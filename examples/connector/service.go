@@ -26,7 +26,7 @@ func newService(b *backends, set settings, log *slog.Logger) *service {
 	return &service{
 		backends: b, set: set, log: log,
 		commands:  newRunner(b, set, log),
-		store:     store{pool: b.pool, page: set.page},
+		store:     store{pool: b.pool, page: set.page, timeout: set.readTimeout},
 		followers: make(chan struct{}, set.maxFollowers),
 	}
 }

@@ -24,6 +24,7 @@ type settings struct {
 	maxFollowers   int           // each has a connection to Redis
 	commandTimeout time.Duration // for a command with all its attempts
 	recordTimeout  time.Duration // for the first record of a command, which POST waits for
+	readTimeout    time.Duration // for a read of PostgreSQL, which readers and followers wait for
 	grace          time.Duration // for running commands when the program ends
 	recoverAfter   time.Duration // of silence, a command in progress is one that a crashed process left
 	recoverEvery   time.Duration
@@ -35,7 +36,7 @@ type settings struct {
 func defaults() settings {
 	return settings{
 		maxRunning: 512, maxFollowers: 1000,
-		commandTimeout: 5 * time.Minute, recordTimeout: 10 * time.Second, grace: 10 * time.Second,
+		commandTimeout: 5 * time.Minute, recordTimeout: 10 * time.Second, readTimeout: 5 * time.Second, grace: 10 * time.Second,
 		recoverEvery: time.Minute, heartbeat: 15 * time.Second, poll: time.Second, page: 4 << 20,
 	}
 }

@@ -17,8 +17,9 @@ import (
 
 // store reads what is stored of commands.
 type store struct {
-	pool *pgxpool.Pool
-	page int // bytes of payloads that are in memory for one reader
+	pool    *pgxpool.Pool
+	page    int           // bytes of payloads that are in memory for one reader
+	timeout time.Duration // of a read: of a PostgreSQL that hangs, a lock on a table, or a connection that nobody gives back
 }
 
 // record is a command's row.
@@ -56,6 +57,8 @@ var errNoCommand = errors.New("there is no such command")
 
 // command reads a row. Read it before the chunks: those of a command that had ended then are complete.
 func (s store) command(ctx context.Context, id uuid.UUID) (*record, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
 	r := &record{ID: id}
 	err := s.pool.QueryRow(ctx, `SELECT vehicle_id, user_id, command_name, status, error_message, submitted_at, completed_at
 		FROM commands WHERE command_id = $1::uuid`, id.String()).
@@ -102,6 +105,8 @@ ORDER BY sequence_number`
 // chunks reads a page of an answer, from a sequence number on, and says whether there is more. It reads the page before
 // any of it is sent, so that a slow client holds no connection of the pool.
 func (s store) chunks(ctx context.Context, id uuid.UUID, from int64) (page []storedChunk, more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
 	rows, err := s.pool.Query(ctx, pageQuery, id.String(), from, s.page, pageChunks)
 	if err != nil {
 		return nil, false, err

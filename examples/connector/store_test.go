@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -40,7 +41,7 @@ func countedStore(t *testing.T, c *connector, page int) (store, *rowCounter) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	return store{pool: pool, page: page}, counter
+	return store{pool: pool, page: page, timeout: time.Minute}, counter
 }
 
 // A page costs what is on it, wherever in the answer it begins.
