@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sovd-go/vehicle"
@@ -49,38 +50,42 @@ func (r *runner) start(ctx context.Context, cmd vehicle.Command) error {
 	if err := r.enter(); err != nil {
 		return err
 	}
+	var settled atomic.Bool // it has begun, or is given up: the first counts
 	begun, ended := make(chan struct{}), make(chan error, 1)
 	running, abort := context.WithCancel(r.ctx)
 	go func() {
 		defer r.leave()
 		defer abort()
-		ended <- r.run(running, cmd, func() { close(begun) })
+		ended <- r.run(running, cmd, func() error {
+			if !settled.CompareAndSwap(false, true) {
+				return errNotRecorded
+			}
+			close(begun)
+			return nil
+		})
 	}()
 	select {
 	case <-begun:
-		r.stats.accepted.Add(1)
-		return nil
 	case err := <-ended:
-		select {
-		case <-begun: // and ended at once
-			r.stats.accepted.Add(1)
-			return nil
-		default:
+		if !settled.Load() {
 			return err
 		}
 	case <-ctx.Done(): // whoever asked does not know the command's id
-		abort()
-		return context.Cause(ctx)
+		if settled.CompareAndSwap(false, true) {
+			abort()
+			return context.Cause(ctx)
+		}
 	}
+	r.stats.accepted.Add(1)
+	return nil
 }
 
-// run takes a command to its end. begun is called when all sinks have begun.
-func (r *runner) run(ctx context.Context, cmd vehicle.Command, begun func()) error {
+// run takes a command to its end. begun is called when all sinks have begun, and may still refuse it.
+func (r *runner) run(ctx context.Context, cmd vehicle.Command, begun func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, r.set.commandTimeout)
 	defer cancel()
 	last := vehicle.WithSink(sink.Func{OnBegin: func(context.Context, vehicle.Command) error {
-		begun()
-		return nil
+		return begun()
 	}})
 	ctx, trace := r.traces.begin(ctx, cmd.ID)
 	res, err := r.vehicles.Execute(ctx, cmd, last)
