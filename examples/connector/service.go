@@ -59,16 +59,7 @@ func (s *service) handler() http.Handler {
 func (s *service) serve(ctx context.Context, listener net.Listener) error {
 	requests, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer hangUp()
-	server := &http.Server{
-		Handler:           s.handler(),
-		BaseContext:       func(net.Listener) context.Context { return requests },
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second, // streams of events set their own
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
+	server := s.server(requests)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var beside sync.WaitGroup
@@ -90,6 +81,38 @@ func (s *service) serve(ctx context.Context, listener net.Listener) error {
 	default:
 		return err
 	}
+}
+
+// server is not started. Its requests end when ctx does.
+func (s *service) server(ctx context.Context) *http.Server {
+	server := &http.Server{
+		Handler:           s.handler(),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second, // streams of events set their own
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	// Browsers open connections ahead. One that has brought no request would hold Shutdown for 5 s.
+	var unused sync.Map
+	server.ConnState = func(conn net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			unused.Store(conn, nil)
+		} else {
+			unused.Delete(conn)
+		}
+	}
+	server.RegisterOnShutdown(func() {
+		unused.Range(func(key, _ any) bool {
+			if conn, ok := key.(net.Conn); ok {
+				_ = conn.Close()
+			}
+			return true
+		})
+	})
+	return server
 }
 
 // Bounds of the end, after the running commands have ended.

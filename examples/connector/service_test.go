@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -86,6 +87,32 @@ func TestShutdownSendsTheFollowersOfOthersAway(t *testing.T) {
 	}
 	if got := f.rest(); len(got) > 0 {
 		t.Errorf("got %q, want nothing", got)
+	}
+}
+
+// Browsers open connections ahead, and load balancers look whether they can.
+func TestShutdownDoesNotWaitForConnectionsWithoutRequests(t *testing.T) {
+	t.Parallel()
+	c := start(t, nil)
+	for range 3 {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(c.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Get(c.url + "/healthz") // which is accepted after them
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	started := time.Now()
+	if err := c.stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(started); took >= lastEvents {
+		t.Errorf("it took %v, want less than the %v that followers have", took, lastEvents)
 	}
 }
 
