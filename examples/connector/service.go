@@ -93,7 +93,7 @@ func (s *service) server(ctx context.Context) *http.Server {
 		WriteTimeout:      30 * time.Second, // streams of events set their own
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 	// Browsers open connections ahead. One that has brought no request would hold Shutdown for 5 s.
 	var unused sync.Map
