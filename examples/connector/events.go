@@ -226,9 +226,6 @@ type eventWriter struct {
 const eventWriteTime = 30 * time.Second
 
 func (e eventWriter) open() error {
-	if err := e.control.SetReadDeadline(time.Time{}); err != nil { // the request is read; its deadline would end the stream
-		return err
-	}
 	h := e.w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
