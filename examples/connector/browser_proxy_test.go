@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// proxy is what a browser has before the connector. It can go away and come back.
+// proxy is what a browser has before the connector. It can go away and come back, or stay and say that the connector has.
 type proxy struct {
 	tb      testing.TB
 	url     string
@@ -19,8 +19,9 @@ type proxy struct {
 	forward *httputil.ReverseProxy
 	server  *http.Server
 
-	mu   sync.Mutex
-	last []string
+	mu      sync.Mutex
+	last    []string
+	refuses bool // with 502
 }
 
 func startProxy(tb testing.TB, target string) *proxy {
@@ -37,12 +38,24 @@ func startProxy(tb testing.TB, target string) *proxy {
 }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	refuses := p.refuses
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
-		p.mu.Lock()
 		p.last = append(p.last, id)
-		p.mu.Unlock()
+	}
+	p.mu.Unlock()
+	if refuses {
+		http.Error(w, "Bad Gateway", http.StatusBadGateway)
+		return
 	}
 	p.forward.ServeHTTP(w, r)
+}
+
+// refuse makes it answer 502 to whatever comes, or no more.
+func (p *proxy) refuse(refuses bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuses = refuses
 }
 
 func (p *proxy) lastEventIDs() []string {

@@ -401,6 +401,26 @@ func TestInABrowserErrorsAreShown(t *testing.T) {
 	}
 }
 
+// A proxy that is before a connector that is started anew refuses for a while.
+func TestInABrowserAFollowerComesAgainAfterAProxyHasSaidThatTheServiceIsAway(t *testing.T) {
+	t.Parallel()
+	release, answer := held()
+	c := start(t, nil, answer)
+	proxy := startProxy(t, c.url)
+	_, tab := startBrowser(t, proxy.url+"/?command="+c.submit("Read").String())
+	tab.waitChunks(2)
+	proxy.stop()
+	proxy.refuse(true)
+	proxy.start()
+	tab.waitText("#problem", "502: Bad Gateway. Trying again.")
+	close(release)
+	proxy.refuse(false)
+	tab.waitText("#news", "Completed: 4 chunks, each once and in order.")
+	if got := tab.text("#problem"); got != "" {
+		t.Errorf("the problem stays: %q", got)
+	}
+}
+
 func TestInABrowserASecondFollowerThatIsRefusedComesAgain(t *testing.T) {
 	t.Parallel()
 	release, answer := held()

@@ -34,7 +34,7 @@ export function follow(id, to) {
     }
     if (!response.ok) {
       const message = `${response.status}: ${answer.error?.message ?? response.statusText}`;
-      return response.status === 503 ? later(message) : to.failed(new Error(message));
+      return response.status >= 500 ? later(message + ".") : to.failed(new Error(message)); // a proxy's 502 too
     }
     to.failed(null);
     to.record(answer);
