@@ -208,6 +208,7 @@ func TestResourcesThatAreNotThere(t *testing.T) {
 		{http.MethodGet, "/commands", 405},
 		{http.MethodDelete, "/commands/" + uuid.NewString(), 405},
 		{http.MethodPost, "/commands/" + uuid.NewString() + "/events", 405},
+		{http.MethodPost, "/commands/" + uuid.NewString() + "/attempts", 405},
 	} {
 		got := c.do(test.method, test.path, "", "")
 		if got.status != test.want || !strings.HasPrefix(got.body, `{"error":{"code":`) || got.status == 405 && got.header.Get("Allow") == "" {
@@ -236,6 +237,9 @@ func TestMoreCommandsThanMayRunAreRefused(t *testing.T) {
 	c.ended(c.submit("Wait"))
 	// The row has completed a moment before the command has been announced and counted.
 	eventually(t, "three commands are counted", func() bool { return c.stat("commands_completed") == 3 })
+	if got := c.stat("commands_accepted"); got != 3 {
+		t.Errorf("got %d accepted commands, want 3", got)
+	}
 }
 
 // On the web application's tables the database knows which vehicles there are.

@@ -131,5 +131,4 @@ func (r *runner) close() {
 	timer := time.AfterFunc(r.set.grace, func() { r.cancel(errEnding) })
 	defer timer.Stop()
 	r.running.Wait()
-	r.cancel(errEnding)
 }

@@ -55,8 +55,16 @@ func (w *watched) Close() error {
 	return w.Conn.Close()
 }
 
-// serveInMemory serves without backends until the bubble's test ends. handler may be nil: it is the connector's then.
-func serveInMemory(t *testing.T, handler http.Handler, cut func()) (memory, *buffer) {
+// inMemory is a connector without backends.
+type inMemory struct {
+	memory
+	*service
+	server *http.Server
+	log    *buffer
+}
+
+// serveInMemory serves until the bubble's test ends. handler may be nil: it is the connector's then.
+func serveInMemory(t *testing.T, handler http.Handler, cut func()) inMemory {
 	t.Helper()
 	log := new(buffer)
 	logger := slog.New(slog.NewTextHandler(log, nil))
@@ -74,7 +82,7 @@ func serveInMemory(t *testing.T, handler http.Handler, cut func()) (memory, *buf
 		<-served
 		time.Sleep(time.Second) // net/http gives its last answers half of one, to arrive
 	})
-	return m, log
+	return inMemory{m, s, server, log}
 }
 
 func TestClientsThatStandStillAreLetGo(t *testing.T) {
@@ -100,7 +108,7 @@ func TestClientsThatStandStillAreLetGo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				m, _ := serveInMemory(t, test.handler, nil)
+				m := serveInMemory(t, test.handler, nil)
 				conn, gone := m.dial()
 				defer conn.Close()
 				if test.reads {
@@ -128,7 +136,7 @@ func TestAFollowerWhoReadsStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const beats = 1000
 		ended := make(chan error, 1)
-		m, _ := serveInMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m := serveInMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			out := eventWriter{w: w, control: http.NewResponseController(w)}
 			err := out.open()
 			for i := 0; i < beats && err == nil; i++ {
@@ -155,7 +163,7 @@ func TestAFollowerWhoReadsStays(t *testing.T) {
 func TestAHeaderThatIsLargeIsRefused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := serveInMemory(t, nil, nil)
+		m := serveInMemory(t, nil, nil)
 		for size, want := range map[int]int{8 << 10: http.StatusOK, 32 << 10: http.StatusRequestHeaderFieldsTooLarge} {
 			conn, _ := m.dial()
 			go func() {
@@ -178,15 +186,38 @@ func TestAHeaderThatIsLargeIsRefused(t *testing.T) {
 func TestAPanicThatARequestCausedIsInTheLog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, log := serveInMemory(t, nil, func() { panic("the cutter is broken") })
+		m := serveInMemory(t, nil, func() { panic("the cutter is broken") })
 		conn, gone := m.dial()
 		defer conn.Close()
 		if _, err := io.WriteString(conn, "POST /link/cut HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		<-gone
-		if got := log.String(); !strings.Contains(got, "level=WARN") || !strings.Contains(got, "the cutter is broken") {
+		if got := m.log.String(); !strings.Contains(got, "level=WARN") || !strings.Contains(got, "the cutter is broken") {
 			t.Errorf("got the log %q, want a warning with the panic", got)
 		}
+	})
+}
+
+// Such a client could hold the connector's end up for as long as it likes.
+func TestShutdownCutsOffARequestThatDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := serveInMemory(t, nil, nil)
+		m.server.ReadTimeout = 0
+		conn, gone := m.dial()
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "POST /commands HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		started := time.Now()
+		if err := m.shutDown(m.server, func() {}); err == nil {
+			t.Error("got no error")
+		}
+		if got, want := time.Since(started), lastEvents+lastWrites; got != want {
+			t.Errorf("it took %v, want %v", got, want)
+		}
+		<-gone
 	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -87,6 +88,26 @@ func TestShutdownSendsTheFollowersOfOthersAway(t *testing.T) {
 	}
 	if got := f.rest(); len(got) > 0 {
 		t.Errorf("got %q, want nothing", got)
+	}
+}
+
+// The connector does not stay without a way in.
+func TestAListenerThatBreaksEndsTheConnector(t *testing.T) {
+	t.Parallel()
+	c := start(t, nil)
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- newService(c.service.backends, c.service.set, c.service.log).serve(ctx, listener) }()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v, want %v", err, net.ErrClosed)
 	}
 }
 
