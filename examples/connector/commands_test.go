@@ -271,7 +271,7 @@ func TestALongAnswerComesInPages(t *testing.T) {
 	}
 	var seqs []int32
 	pages := 1
-	for path := "/commands/" + id.String(); ; pages++ {
+	for path := "/commands/" + id.String() + "?from=0"; ; pages++ {
 		page := c.show(path)
 		for _, chunk := range page.Chunks {
 			seqs = append(seqs, chunk.Seq)

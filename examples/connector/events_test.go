@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +20,37 @@ import (
 	"github.com/sovd-go/vehicle/sink/redissink"
 	"github.com/sovd-go/vehicle/vehicletest"
 )
+
+// Whoever reads them cannot tell where they came from.
+func TestEventsFromPostgreSQLAreThoseOfRedis(t *testing.T) {
+	t.Parallel()
+	c := start(t, nil, vehicletest.On("Read", vehicletest.Script{vehicletest.Answer(`{"a":[1.50,"<&>"]}`, `null`)}))
+	local := regexp.MustCompile(`_at":"[^"]*[^"Z]"`)
+	for _, name := range []string{"Read", "FlyAway"} {
+		id := c.submit(name)
+		c.ended(id)
+		var announced, stored []string
+		for e, err := range redissink.Follow(t.Context(), c.service.rdb, id) {
+			text, _ := json.Marshal(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			announced = append(announced, string(text))
+		}
+		f := c.follow(id)
+		for data := f.nextIn("data: "); data != ""; data = f.nextIn("data: ") {
+			stored = append(stored, data)
+		}
+		if diff := cmp.Diff(announced, stored); diff != "" {
+			t.Errorf("%s (-Redis +PostgreSQL):\n%s", name, diff)
+		}
+		for _, text := range append(stored, c.get("/commands/"+id.String()).body) {
+			if local.MatchString(text) {
+				t.Errorf("%s: got a time that is not UTC: %s", name, text)
+			}
+		}
+	}
+}
 
 // held is a vehicle that waits in the middle of its answer.
 func held() (release chan struct{}, answer vehicletest.Option) {
@@ -53,6 +87,12 @@ func TestFollowersGetEveryEventWheneverTheyCome(t *testing.T) {
 	}
 	if diff := cmp.Diff(heldEvents[3:], c.follow(id, "Last-Event-ID", "2").rest()); diff != "" {
 		t.Errorf("who came again late (-want +got):\n%s", diff)
+	}
+	if err := c.service.rdb.Del(t.Context(), streamOf(id)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(heldEvents, c.follow(id).rest()); diff != "" {
+		t.Errorf("who came when Redis had forgotten (-want +got):\n%s", diff)
 	}
 	path := "/commands/" + id.String() + "/events"
 	if got := c.do(http.MethodGet, path, "", "", "Last-Event-ID", "end"); got.status != http.StatusNoContent {
@@ -201,8 +241,11 @@ func TestFollowersOfARunningCommandGetWhatOnlyPostgreSQLHas(t *testing.T) {
 			t.Fatalf("got %d heartbeats and no chunk, want what is stored", beats)
 		}
 	}
+	for range 3 { // they go on
+		f.nextIn(": heartbeat")
+	}
 	close(release)
-	if diff := cmp.Diff(heldEvents[1:], f.rest()); diff != "" {
+	if diff := cmp.Diff(heldEvents[2:], f.rest()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -297,35 +340,139 @@ func TestFollowersOfACommandWithoutAStreamGetWhatCameBeforeThem(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := start(t, nil)
-			stored := pgsink.New(c.db)
-			defer func() { _ = stored.Close(t.Context()) }() // its writers would outlive the test
-			other := sink.Chain(stored, redissink.New(c.service.rdb))
-			cmd := vehicle.Command{ID: uuid.New(), VehicleID: uuid.New(), Name: "Read"}
-			write := func(from, to int32) {
-				for i := from; i < to; i++ {
-					chunk := vehicle.Chunk{CommandID: cmd.ID, VehicleID: cmd.VehicleID, Seq: test.first + i, Final: i == test.chunks-1, Payload: []byte("7")}
-					if err := other.Write(t.Context(), []vehicle.Chunk{chunk}); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			if err := other.Begin(t.Context(), cmd); err != nil {
-				t.Fatal(err)
-			}
-			write(0, test.before)
-			f, channel := c.follow(cmd.ID), "response:"+cmd.ID.String()
-			eventually(t, "the connector has subscribed", func() bool {
-				return c.service.rdb.PubSubNumSub(t.Context(), channel).Val()[channel] == 1
-			})
-			write(test.before, test.chunks)
-			if err := other.End(t.Context(), vehicle.Result{Command: cmd, Status: vehicle.StatusCompleted, FinishedAt: time.Now()}); err != nil {
-				t.Fatal(err)
-			}
+			cmd, stored, announced := c.foreign(false)
+			var seqs []int32
 			var want []string
-			for i := range test.chunks {
-				want = append(want, fmt.Sprintf("%d 7", test.first+i))
+			for seq := test.first; seq < test.first+test.chunks; seq++ {
+				seqs, want = append(seqs, seq), append(want, fmt.Sprintf("%d 7", seq))
 			}
+			both := sink.Chain(stored, announced)
+			c.write(both, cmd, seqs[:test.before]...)
+			f := c.followPublished(cmd.ID)
+			c.write(both, cmd, seqs[test.before:]...)
+			c.end(both, cmd)
 			if diff := cmp.Diff(append(want, "end status completed"), f.rest()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// streamOf is redissink's.
+func streamOf(id uuid.UUID) string { return "stream:{response:" + id.String() + "}" }
+
+func TestFollowersGetFromPostgreSQLWhatRedisHasTrimmed(t *testing.T) {
+	t.Parallel()
+	release, answer := held()
+	c := start(t, nil, answer)
+	id := c.submit("Read")
+	early := c.follow(id)
+	got := []string{early.event(), early.event()}
+	if err := c.service.rdb.XTrimMaxLen(t.Context(), streamOf(id), 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	late := c.follow(id)
+	close(release)
+	if diff := cmp.Diff(heldEvents, append(got, early.rest()...)); diff != "" {
+		t.Errorf("who came before (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(heldEvents, late.rest()); diff != "" {
+		t.Errorf("who came after (-want +got):\n%s", diff)
+	}
+}
+
+// foreign is a command of another process, as PostgreSQL has it, and sinks for its events.
+func (c *connector) foreign(streams bool) (cmd vehicle.Command, stored, announced vehicle.Sink) {
+	c.tb.Helper()
+	cmd = vehicle.Command{ID: uuid.New(), VehicleID: uuid.New(), Name: "Read"}
+	pg, rd := pgsink.New(c.db), redissink.New(c.service.rdb)
+	if streams {
+		rd = redissink.New(c.service.rdb, redissink.WithStream(100, time.Minute))
+	}
+	c.tb.Cleanup(func() { // their goroutines would outlive the test
+		ctx := context.WithoutCancel(c.tb.Context())
+		_, _ = pg.Close(ctx), rd.Close(ctx)
+	})
+	for _, s := range []vehicle.Sink{pg, rd} {
+		if err := s.Begin(c.tb.Context(), cmd); err != nil {
+			c.tb.Fatal(err)
+		}
+	}
+	return cmd, pg, rd
+}
+
+// followPublished returns when the connector hears what is published.
+func (c *connector) followPublished(id uuid.UUID) *following {
+	c.tb.Helper()
+	f, channel := c.follow(id), "response:"+id.String()
+	eventually(c.tb, "the connector has subscribed", func() bool {
+		return c.service.rdb.PubSubNumSub(c.tb.Context(), channel).Val()[channel] == 1
+	})
+	return f
+}
+
+// write gives chunks to a sink.
+func (c *connector) write(to vehicle.Sink, cmd vehicle.Command, seqs ...int32) {
+	c.tb.Helper()
+	for _, seq := range seqs {
+		chunk := vehicle.Chunk{CommandID: cmd.ID, VehicleID: cmd.VehicleID, Seq: seq, Payload: []byte("7")}
+		if err := to.Write(c.tb.Context(), []vehicle.Chunk{chunk}); err != nil {
+			c.tb.Fatal(err)
+		}
+	}
+}
+
+// end gives a sink the command's end.
+func (c *connector) end(to vehicle.Sink, cmd vehicle.Command) {
+	c.tb.Helper()
+	if err := to.End(c.tb.Context(), vehicle.Result{Command: cmd, Status: vehicle.StatusCompleted, FinishedAt: time.Now()}); err != nil {
+		c.tb.Fatal(err)
+	}
+}
+
+// PostgreSQL says nothing of them: a replica that is behind, for one.
+func TestFollowersGetWhatOnlyRedisHas(t *testing.T) {
+	t.Parallel()
+	c := start(t, nil)
+	cmd, _, announced := c.foreign(true)
+	c.write(announced, cmd, 0, 1)
+	f := c.follow(cmd.ID)
+	got := []string{f.event(), f.event()}
+	c.write(announced, cmd, 2)
+	c.end(announced, cmd)
+	if diff := cmp.Diff([]string{"0 7", "1 7", "2 7", "end status completed"}, append(got, f.rest()...)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Redis has no stream of the command, and what comes before its next event cannot be read.
+func TestFollowersGetNoEventBeforeThoseThatTheyLack(t *testing.T) {
+	t.Parallel()
+	for _, table := range []string{"commands", "responses"} {
+		t.Run("while "+table+" cannot be read", func(t *testing.T) {
+			t.Parallel()
+			c := start(t, func(s *settings) {
+				s.readTimeout, s.heartbeat, s.poll = 50*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond
+			})
+			cmd, stored, announced := c.foreign(false)
+			c.write(announced, cmd, 0, 1)
+			f := c.followPublished(cmd.ID)
+			lock, err := c.db.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = lock.Rollback(context.WithoutCancel(t.Context())) }) // before the connector ends
+			if _, err := lock.Exec(t.Context(), "LOCK TABLE "+table); err != nil {
+				t.Fatal(err)
+			}
+			c.write(announced, cmd, 2)
+			eventually(t, "the connector has read in vain", func() bool { return strings.Contains(c.log.String(), errNotStored.Error()) })
+			if err := lock.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			c.write(stored, cmd, 0, 1, 2, 3)
+			c.end(stored, cmd)
+			if diff := cmp.Diff([]string{"0 7", "1 7", "2 7", "3 7", "end status completed"}, f.rest()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})

@@ -69,6 +69,11 @@ func (s store) command(ctx context.Context, id uuid.UUID) (*record, error) {
 	case err != nil:
 		return nil, err
 	}
+	for _, at := range []*time.Time{r.SubmittedAt, r.CompletedAt} {
+		if at != nil {
+			*at = at.UTC()
+		}
+	}
 	return r, nil
 }
 
@@ -107,10 +112,7 @@ ORDER BY sequence_number`
 func (s store) chunks(ctx context.Context, id uuid.UUID, from int64) (page []storedChunk, more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, pageQuery, id.String(), from, s.page, pageChunks)
-	if err != nil {
-		return nil, false, err
-	}
+	rows, _ := s.pool.Query(ctx, pageQuery, id.String(), from, s.page, pageChunks) // CollectRows has its error
 	found := 0
 	page, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (storedChunk, error) {
 		var c storedChunk
