@@ -59,6 +59,7 @@ func TestACommandThatTheVehicleRefusesIsStoredAsFailed(t *testing.T) {
 	if got.Status != vehicle.StatusFailed || got.ErrorMessage == nil || !strings.Contains(*got.ErrorMessage, "not supported") || len(got.Chunks) != 0 {
 		t.Errorf("got %+v", got)
 	}
+	eventually(t, "it is counted as failed", func() bool { return c.stat("commands_failed") == 1 && c.stat("commands_completed") == 0 })
 }
 
 // The SDK's records and the connector's are in one log: what one calls command_id, the other does too.

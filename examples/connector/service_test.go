@@ -5,6 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"regexp"
@@ -179,6 +181,21 @@ func TestRedisDown(t *testing.T) {
 			t.Errorf("got %d commands that are not recorded as failed, %v", running, err)
 		}
 	})
+	t.Run("in the middle of a command fails it where Redis is required", func(t *testing.T) {
+		t.Parallel()
+		rd := ownRedis(t)
+		release, answer := held()
+		c := start(t, func(s *settings) { s.redis, s.redisRequired, s.heartbeat = rd.URL(), true, 20*time.Millisecond }, answer)
+		id := c.submit("Read")
+		f := c.follow(id)
+		f.event()
+		f.event()
+		c.limitRedis("1")
+		close(release)
+		if got := f.rest(); len(got) == 0 || !strings.HasPrefix(got[len(got)-1], "end error failed ") {
+			t.Errorf("got %q, want that the command failed", got)
+		}
+	})
 	t.Run("that comes up again serves the next command", func(t *testing.T) {
 		t.Parallel()
 		rd, err := servers.StartRedis(t.Context())
@@ -289,6 +306,46 @@ func TestEmbedded(t *testing.T) {
 	}
 }
 
+func TestAVehicleServiceThatCannotBeUsedKeepsTheConnectorFromStarting(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("no such certificate")
+	_, err := open(targets{database: postgresURL, redis: redisURL, vehicle: func(...vehicle.Option) (*vehicle.Client, error) {
+		return nil, broken
+	}}, defaults(), slog.New(slog.DiscardHandler))
+	if !errors.Is(err, broken) {
+		t.Errorf("got %v, want %v", err, broken)
+	}
+}
+
+func TestARedisThatHangsHasASecondUnlessItsURLSaysOtherwise(t *testing.T) {
+	t.Parallel()
+	rdb, err := openRedis("redis://127.0.0.1:1/0?read_timeout=7s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rdb.Close()
+	got, want := rdb.Options(), []time.Duration{time.Second, 7 * time.Second, time.Second}
+	if diff := cmp.Diff(want, []time.Duration{got.DialTimeout, got.ReadTimeout, got.WriteTimeout}); diff != "" {
+		t.Errorf("to dial, to read, to write (-want +got):\n%s", diff)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{"DATABASE_URL": "postgres:", "REDIS_URL": "redis:", "LISTEN_ADDR": ":1"}
+	args := []string{"-migrate", "-redis-required", "-max-running", "1", "-max-followers", "1", "-command-timeout", "2s", "-grace", "3s"}
+	got, err := parse(args, func(name string) string { return env[name] }, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults()
+	want.database, want.redis, want.listen, want.migrate, want.redisRequired = "postgres:", "redis:", ":1", true, true
+	want.maxRunning, want.maxFollowers, want.commandTimeout, want.grace, want.recoverAfter = 1, 1, 2*time.Second, 3*time.Second, 62*time.Second
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(settings{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestSettingsThatAreWrong(t *testing.T) {
 	t.Parallel()
 	env := map[string]string{"DATABASE_URL": "postgres://u:secret@127.0.0.1/d", "REDIS_URL": "redis://:secret@127.0.0.1/0"}
@@ -298,8 +355,11 @@ func TestSettingsThatAreWrong(t *testing.T) {
 		want string
 	}{
 		"nothing is set":           {nil, map[string]string{}, "set DATABASE_URL and REDIS_URL"},
+		"no database":              {nil, map[string]string{"REDIS_URL": env["REDIS_URL"]}, "set DATABASE_URL and REDIS_URL"},
+		"no Redis":                 {nil, map[string]string{"DATABASE_URL": env["DATABASE_URL"]}, "set DATABASE_URL and REDIS_URL"},
 		"an argument":              {[]string{"x"}, env, `unexpected argument "x"`},
 		"no commands":              {[]string{"-max-running", "0"}, env, "-max-running"},
+		"no followers":             {[]string{"-max-followers", "0"}, env, "-max-followers"},
 		"no time":                  {[]string{"-command-timeout", "0s"}, env, "-command-timeout"},
 		"more time than there is":  {[]string{"-command-timeout", "2562047h47m16s"}, map[string]string{}, "292 years"},
 		"a flag that is none":      {[]string{"-x"}, env, flag.ErrHelp.Error()},
