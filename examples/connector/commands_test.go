@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -114,6 +115,7 @@ func TestPostRefuses(t *testing.T) {
 		"a number for a name":             {`{"command_name":77}`, 400, "command_name: wrong type"},
 		"no vehicle":                      {`{"command_name":"ReadDTC"}`, 400, "vehicle_id"},
 		"a vehicle that is no UUID":       {`{"command_name":"ReadDTC","vehicle_id":"` + secret + `"}`, 400, "vehicle_id"},
+		"a vehicle with a digit too far":  {`{"command_name":"ReadDTC","vehicle_id":"123e4567-e89b-42d3-a456-42661417400g"}`, 400, "vehicle_id"},
 		"a vehicle of zeros":              {`{"command_name":"ReadDTC","vehicle_id":"` + uuid.Nil.String() + `"}`, 400, "vehicle_id"},
 		"a UUID in another form":          {`{"command_name":"ReadDTC","vehicle_id":"urn:uuid:123e4567-e89b-42d3-a456-426614174000"}`, 400, "vehicle_id"},
 		"a user that is no UUID":          {valid(`,"user_id":"` + secret + `"`), 400, "user_id"},
@@ -137,6 +139,9 @@ func TestPostRefuses(t *testing.T) {
 			if got.status != test.status || !strings.Contains(got.body, test.message) || !strings.HasPrefix(got.body, `{"error":{"code":`) {
 				t.Errorf("got %d %s, want %d and %q", got.status, got.body, test.status, test.message)
 			}
+			if after := got.header.Get("Retry-After"); after != "" {
+				t.Errorf("got Retry-After %q, where another time would not help", after)
+			}
 			if strings.Contains(got.body, secret[:8]) || strings.Contains(c.log.String(), secret[:8]) {
 				t.Error("the answer or the log repeats what was sent")
 			}
@@ -157,6 +162,28 @@ func TestPostRefuses(t *testing.T) {
 	})
 }
 
+func TestPostTakesWhatIsWithinTheLimits(t *testing.T) {
+	t.Parallel()
+	c := start(t, nil, vehicletest.WithResponder(func(*vehicletest.Request) vehicletest.Script {
+		return vehicletest.Script{vehicletest.Answer("1")}
+	}))
+	params := make(map[string]string)
+	for i := range maxParams - 1 {
+		params[fmt.Sprintf("%0*d", maxParamName, i)] = "1"
+	}
+	params["x"] = strings.Repeat("x", maxParam-len(`""`))
+	body, err := json.Marshal(map[string]any{"vehicle_id": uuid.New(), "command_name": strings.Repeat("é", maxName), "command_params": params})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.ended(c.accepted(c.post(string(body) + strings.Repeat(" ", maxBody-len(body))))); got.Status != vehicle.StatusCompleted {
+		t.Errorf("got %+v", got.record)
+	}
+	if diff := cmp.Diff(params, c.vehicles.Requests()[0].Command.GetCommandParams()); diff != "" {
+		t.Errorf("the parameters at the vehicle (-want +got):\n%s", diff)
+	}
+}
+
 func TestHalfASurrogatePairIsFound(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -165,6 +192,8 @@ func TestHalfASurrogatePairIsFound(t *testing.T) {
 	}{
 		"no escape":                           {`{"x":"ud800"}`, false},
 		"other escapes":                       {`"\n\"\u00e9\ufffd\ue000"`, false},
+		"another escape before d800":          {`"\nd800"`, false},
+		"a first half before ude97":           {`"\ud83dxude97"`, true},
 		"a pair":                              {`"\ud83d\ude97"`, false},
 		"a pair in capitals":                  {`"\uD83D\uDE97"`, false},
 		"two pairs":                           {`"\ud83d\ude97\ud83d\ude97"`, false},
@@ -252,6 +281,10 @@ func TestAVehicleThatTheDatabaseDoesNotKnow(t *testing.T) {
 	got := c.post(fmt.Sprintf(`{"vehicle_id":%q,"command_name":"ReadDTC"}`, uuid.NewString()))
 	if got.status != http.StatusUnprocessableEntity || !strings.Contains(got.body, `"unknown_vehicle"`) {
 		t.Errorf("got %d %s, want 422", got.status, got.body)
+	}
+	c.exec(`ALTER TABLE commands ADD CHECK (command_name <> 'Forbidden')`)
+	if got := c.post(fmt.Sprintf(`{"vehicle_id":%q,"command_name":"Forbidden"}`, uuid.NewString())); got.status != http.StatusServiceUnavailable {
+		t.Errorf("what the database has another reason to refuse: got %d %s, want 503", got.status, got.body)
 	}
 	c.exec(`ALTER TABLE commands ALTER user_id SET NOT NULL`)
 	if got := c.post(fmt.Sprintf(`{"vehicle_id":%q,"command_name":"ReadDTC"}`, uuid.NewString())); got.status != http.StatusUnprocessableEntity {

@@ -212,6 +212,10 @@ func (c *connector) do(method, path, contentType, body string, header ...string)
 	if err != nil {
 		c.tb.Fatal(err)
 	}
+	if h := res.Header; strings.HasPrefix(string(text), "{") &&
+		(h.Get("Content-Type") != "application/json" || h.Get("Cache-Control") != "no-store" || h.Get("X-Content-Type-Options") != "nosniff") {
+		c.tb.Errorf("%s %s: got %v, want JSON that nobody keeps or takes for something else", method, path, h)
+	}
 	return reply{status: res.StatusCode, header: res.Header, body: string(text)}
 }
 

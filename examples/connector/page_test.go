@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/sovd-go/vehicle/vehicletest"
 )
@@ -29,6 +31,9 @@ func TestThePageAndItsFiles(t *testing.T) {
 		policy := got.header.Get("Content-Security-Policy")
 		if !strings.HasPrefix(policy, "default-src 'none'; script-src 'self'; ") || strings.Contains(policy, "unsafe") || got.header.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s: got the policy %q", path, policy)
+		}
+		if got.header.Get("Referrer-Policy") != "no-referrer" || got.header.Get("Cache-Control") != "no-cache" {
+			t.Errorf("%s: got %v, want that others do not learn the address, and that a newer page is noticed", path, got.header)
 		}
 		for _, outside := range []string{"http://", "https://", "url(", "@import"} {
 			if strings.Contains(strings.ReplaceAll(got.body, `"http://www.w3.org/2000/svg"`, ""), outside) {
@@ -139,6 +144,11 @@ func TestTheAttemptsAreKnown(t *testing.T) {
 	want := strings.Join([]string{`1 0..1 "Unavailable"`, `2 from 2 2..2 "Unavailable"`, `3 from 3 0..3 "OK"`, `completed 3 4 3`}, "\n")
 	eventually(t, "the attempts are\n"+want, func() bool { return c.attempts(id) == want })
 
+	waiting := uuid.New()
+	c.service.traces.begin(t.Context(), waiting)
+	if got := c.get("/commands/" + waiting.String() + "/attempts").body; !strings.Contains(got, `"attempts":[]`) {
+		t.Errorf("before the first: got %s, want an empty list", got)
+	}
 	if got := c.get("/commands/" + uuid.NewString() + "/attempts"); got.status != http.StatusNotFound {
 		t.Errorf("of an unknown command: got %d, want 404", got.status)
 	}
@@ -200,5 +210,41 @@ func TestTracesAreForgotten(t *testing.T) {
 	}
 	if kept.find(first) != nil || len(kept.of) != tracesKept || len(kept.order) != tracesKept {
 		t.Errorf("got %d commands in %d places, want the latest %d", len(kept.of), len(kept.order), tracesKept)
+	}
+}
+
+func TestAnAttemptThatMovesToAnotherConnectionIsOne(t *testing.T) {
+	t.Parallel()
+	var tr trace
+	one, two, three := int32(1), int32(2), int32(3)
+	tr.start(&one, nil)
+	tr.start(&one, nil)
+	n := tr.start(&two, &three)
+	if got := tr.start(&two, &three); got != n {
+		t.Errorf("got place %d, want %d again", got, n)
+	}
+	for _, seq := range []int32{5, 3, 7, 4} {
+		tr.receive(n, seq)
+	}
+	tr.end(n, status.Error(codes.Unavailable, ""))
+	tr.start(nil, nil) // a number of its own
+	var got []string
+	for _, a := range tr.attempts {
+		text, err := json.Marshal(struct {
+			attempt
+			StartedAt *int `json:"started_at,omitempty"`
+		}{attempt: a})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(text))
+	}
+	want := []string{
+		`{"attempt":1,"chunks":0}`,
+		`{"attempt":2,"resume_from":3,"chunks":4,"first_chunk":3,"last_chunk":7,"code":"Unavailable"}`,
+		`{"attempt":3,"chunks":0}`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
