@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -38,6 +39,28 @@ func TestACommandThatBeganInVainIsEndedAfterATransactionThatHung(t *testing.T) {
 		}
 		if got := server.commands[cmd.ID.String()]; got == nil || got.status != "failed" {
 			t.Errorf("got %+v, want a command that failed", got)
+		}
+	})
+}
+
+// The network vanishes for good: the error says what the sink waited for, and how long it tried.
+func TestATransactionThatHangsSaysSo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := newModelServer()
+		server.mishap = func() mishap { return silentBefore }
+		s := server.newSink(t, nil, WithRetryFor(20*time.Second))
+		start := time.Now()
+		err := s.Begin(t.Context(), vehicle.Command{ID: uuid.New(), Name: "ReadDTC"})
+		want := "gave up after 20s of retries: pgsink: the transaction was not done within 15s"
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+		if took := time.Since(start).Truncate(time.Second); took != 30*time.Second {
+			t.Errorf("took %v, want two transactions of 15s", took)
+		}
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }
