@@ -2,13 +2,12 @@ package vehicle
 
 import (
 	"fmt"
-	"os"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sovd-go/vehicle/internal/foreign"
+	"github.com/sovd-go/vehicle/internal/prose"
 	"github.com/sovd-go/vehicle/internal/sinkcall"
 )
 
@@ -29,7 +28,7 @@ func TestTheNumbersInTheDocumentsHold(t *testing.T) {
 		policy.BaseDelay = time.Duration(policy.Multiplier * float64(policy.BaseDelay))
 	}
 	policy = RetryPolicy{}.withDefaults()
-	for document, texts := range map[string][]string{
+	for _, fault := range prose.Missing(map[string][]string{
 		"README.md": {
 			fmt.Sprintf("| `WithPoolSize(n)` | client | at most %d connections", c.poolSize),
 			fmt.Sprintf("a ping after %s of silence, %s for its answer", seconds(c.keepalive.Time), seconds(c.keepalive.Timeout)),
@@ -86,25 +85,9 @@ func TestTheNumbersInTheDocumentsHold(t *testing.T) {
 		"errors.go": {fmt.Sprintf("is cut to %d bytes", len(foreign.Text(strings.Repeat("a ", 1000))))},
 		"sink.go":   {"a bound of its own, " + end},
 		"stream.go": {"a long answer: up to " + queue},
-	} {
-		for _, text := range texts {
-			if !strings.Contains(prose(t, document), text) {
-				t.Errorf("%s: want it to say %q, as the code has it", document, text)
-			}
-		}
+	}) {
+		t.Error(fault)
 	}
-}
-
-var lineBreak = regexp.MustCompile(`\n[\t ]*(// *)?`)
-
-// prose is a document, or a file with its comments, as one line.
-func prose(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return lineBreak.ReplaceAllString(string(text), " ")
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%v s", d.Seconds()) }

@@ -33,7 +33,8 @@ const minWaitAhead = 100 * time.Millisecond
 // divide takes the first half of a large batch out of its operation and puts it in its place. The operation itself, and so its
 // caller, goes to a writer that is idle. It is called when the first half has its connection of the pool: two that wait for one must not wait for each
 // other. The halves may get in each other's way, and in that of the End that follows when the caller has left: who
-// allows little time for retries has no batch divided. What has failed is not: so ops is the whole group, in the writer's own memory, which has the half from then on.
+// allows little time for retries has no batch divided. Nor is what has failed: so ops is the whole group, in the writer's own
+// memory, which has the half from then on.
 func (s *Sink) divide(ops []*op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

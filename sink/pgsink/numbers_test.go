@@ -2,11 +2,10 @@ package pgsink
 
 import (
 	"fmt"
-	"os"
-	"regexp"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/sovd-go/vehicle/internal/prose"
 )
 
 // Defaults and limits that a document or a comment tells are those that hold.
@@ -16,8 +15,7 @@ func TestTheNumbersInTheDocumentsHold(t *testing.T) {
 	if c.retryFor != time.Minute || c.writers != 2 {
 		t.Errorf("got retries for %v and %d writers, want what the documents say in words: one minute and two", c.retryFor, c.writers)
 	}
-	lineBreak := regexp.MustCompile(`\n[\t ]*(// *)?`)
-	for document, texts := range map[string][]string{
+	for _, fault := range prose.Missing(map[string][]string{
 		"doc.go": {
 			fmt.Sprintf("A batch of %d,%03d chunks or more, or of %d KiB,", 2*minHalfRows/1000, 2*minHalfRows%1000, 2*minHalfBytes>>10),
 			fmt.Sprintf("[WithRetryFor] leaves %v seconds or more", attemptTime.Seconds()),
@@ -29,15 +27,7 @@ func TestTheNumbersInTheDocumentsHold(t *testing.T) {
 			"pgsink holds two of the pool's connections at most (`WithWriters`)", "are retried for one minute (`WithRetryFor`)",
 			fmt.Sprintf("and no more than %d MiB", 2*maxBuffer>>20), `with "` + recoverMessage + `"`,
 		},
-	} {
-		text, err := os.ReadFile(document)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, want := range texts {
-			if !strings.Contains(lineBreak.ReplaceAllString(string(text), " "), want) {
-				t.Errorf("%s: want it to say %q, as the code has it", document, want)
-			}
-		}
+	}) {
+		t.Error(fault)
 	}
 }

@@ -227,8 +227,11 @@ func (w *writer) putBack(done, again []*op) {
 // release takes operations out of the group, for who holds Sink.mu. While the rest of the group is under way, another writer may take what
 // comes after them.
 func (w *writer) release(done []*op) {
-	if len(done) == len(w.group) { // nearly always
+	switch len(done) {
+	case len(w.group): // nearly always
 		w.group = nil
+		return
+	case 0:
 		return
 	}
 	w.group = slices.DeleteFunc(slices.Clone(w.group), func(o *op) bool { return slices.Contains(done, o) })

@@ -2,13 +2,13 @@ package redissink
 
 import (
 	"fmt"
-	"os"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/sovd-go/vehicle/internal/prose"
 )
 
 // Defaults, limits and names that a document or a comment tells are those that hold.
@@ -17,8 +17,7 @@ func TestTheNumbersInTheDocumentsHold(t *testing.T) {
 	if followPatience != time.Minute {
 		t.Errorf("Follow tries again for %v, want what its comment says in words: a minute", followPatience)
 	}
-	lineBreak := regexp.MustCompile(`\n[\t ]*(// *)?`)
-	for document, texts := range map[string][]string{
+	for _, fault := range prose.Missing(map[string][]string{
 		"doc.go": {
 			"on the channel " + strings.Replace(channelOf(uuid.Nil), uuid.Nil.String(), "<command id>", 1),
 			"on the keys " + strings.Replace(streamOf(uuid.Nil), uuid.Nil.String(), "*", 1),
@@ -26,15 +25,7 @@ func TestTheNumbersInTheDocumentsHold(t *testing.T) {
 		"follow.go":                {"tries again, for a minute at most without success"},
 		"options.go":               {fmt.Sprintf("has no master; the default is %v.", defaultRetryFor)},
 		"../../docs/operations.md": {fmt.Sprintf("each call retries for %v s,", defaultRetryFor.Seconds())},
-	} {
-		text, err := os.ReadFile(document)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, want := range texts {
-			if !strings.Contains(lineBreak.ReplaceAllString(string(text), " "), want) {
-				t.Errorf("%s: want it to say %q, as the code has it", document, want)
-			}
-		}
+	}) {
+		t.Error(fault)
 	}
 }
