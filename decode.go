@@ -46,15 +46,16 @@ func (r *receiver) decode(m *vehiclepb.CommandResponse, c *Chunk) error {
 	return nil
 }
 
-// check is what is left to check of a decoded chunk, and most of the work.
-func check(c *Chunk) error {
+// check is what is left to check of a decoded chunk, and most of the work. It returns a hash of the payload.
+func check(c *Chunk, seed *jsonscan.Seed) (uint64, error) {
+	verdict, hash := seed.Scan(c.Payload)
 	switch {
-	case jsonscan.Scan(c.Payload) != jsonscan.Invalid:
-		return nil
+	case verdict != jsonscan.Invalid:
+		return hash, nil
 	case !utf8.Valid(c.Payload):
-		return fmt.Errorf("the payload of chunk %d (%s) contains invalid UTF-8", c.Seq, count(len(c.Payload), "byte"))
+		return 0, fmt.Errorf("the payload of chunk %d (%s) contains invalid UTF-8", c.Seq, count(len(c.Payload), "byte"))
 	default:
-		return fmt.Errorf("the payload of chunk %d (%s) is not JSON", c.Seq, count(len(c.Payload), "byte"))
+		return 0, fmt.Errorf("the payload of chunk %d (%s) is not JSON", c.Seq, count(len(c.Payload), "byte"))
 	}
 }
 

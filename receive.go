@@ -126,11 +126,13 @@ func (r *receiver) takeAhead(ready []Chunk) (_ []Chunk, err *Error) {
 
 // accept checks a chunk and puts it in its order.
 func (r *receiver) accept(chunk *Chunk, ready []Chunk) ([]Chunk, *Error) {
-	if err := check(chunk); err != nil {
+	order := r.attempts.order
+	hash, err := check(chunk, &order.seed)
+	if err != nil {
 		return ready, malformed(err)
 	}
-	ready, failure := r.attempts.order.accept(chunk, ready)
-	if r.attempts.order.complete {
+	ready, failure := order.accept(chunk, hash, ready)
+	if order.complete {
 		r.attempts.finish()
 	}
 	return ready, failure

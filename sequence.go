@@ -2,8 +2,9 @@ package vehicle
 
 import (
 	"fmt"
-	"hash/maphash"
 	"math/bits"
+
+	"github.com/sovd-go/vehicle/internal/jsonscan"
 )
 
 // sequencer turns the chunks of one command's attempts, as they come in, into one answer: each chunk
@@ -18,19 +19,19 @@ type sequencer struct {
 	count    int   // chunks passed on
 	replayed int   // chunks that came again
 	sum      uint64
-	seed     maphash.Seed
-	complete bool // the final chunk has been passed on
+	seed     jsonscan.Seed // of the hashes of chunks that accept is given
+	complete bool          // the final chunk has been passed on
 
 	// The current attempt.
 	begun     bool  // it is known where it begins
 	from      int64 // where it begins: the answer's base, or next
 	at        int64 // the number that it brings next
 	replaySum uint64
-	held      map[int64]Chunk // ahead of at
+	held      map[int64]heldChunk // ahead of at
 }
 
 func (s *sequencer) init(window int, mode ResumeMode) {
-	s.window, s.mode, s.seed = window, mode, maphash.MakeSeed()
+	s.window, s.mode, s.seed = window, mode, jsonscan.MakeSeed()
 }
 
 // restart prepares for the next attempt's chunks.
@@ -39,8 +40,14 @@ func (s *sequencer) restart() {
 	clear(s.held)
 }
 
-// accept takes a chunk as it came in and appends to ready those that are now in order.
-func (s *sequencer) accept(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
+// heldChunk is a chunk that waits for those before it.
+type heldChunk struct {
+	Chunk
+	hash uint64
+}
+
+// accept takes a chunk as it came in, with the hash of its payload, and appends to ready those that are now in order.
+func (s *sequencer) accept(c *Chunk, hash uint64, ready []Chunk) ([]Chunk, *Error) {
 	n := int64(c.Seq)
 	if n < 0 {
 		return ready, sequenceError("chunk number %d is negative", n)
@@ -50,11 +57,11 @@ func (s *sequencer) accept(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 	}
 	switch {
 	case !s.begun || n > s.at:
-		return s.hold(n, c, ready)
+		return s.hold(n, c, hash, ready)
 	case n < s.at:
 		return ready, s.drop(n)
 	}
-	return s.pass(c, ready)
+	return s.pass(c, hash, ready)
 }
 
 // locate finds out where the attempt begins, if n tells. A first attempt begins at 0, or at 1 where a
@@ -79,7 +86,7 @@ func (s *sequencer) begin(n int64) {
 }
 
 // hold keeps a chunk that is ahead.
-func (s *sequencer) hold(n int64, c *Chunk, ready []Chunk) ([]Chunk, *Error) {
+func (s *sequencer) hold(n int64, c *Chunk, hash uint64, ready []Chunk) ([]Chunk, *Error) {
 	if _, twice := s.held[n]; twice {
 		s.replayed++
 		return ready, nil
@@ -94,12 +101,12 @@ func (s *sequencer) hold(n int64, c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 		if ready, err = s.release(ready); err != nil || s.complete {
 			return ready, err
 		}
-		return s.accept(c, ready)
+		return s.accept(c, hash, ready)
 	}
 	if s.held == nil {
-		s.held = make(map[int64]Chunk)
+		s.held = make(map[int64]heldChunk)
 	}
-	s.held[n] = *c
+	s.held[n] = heldChunk{*c, hash}
 	return ready, nil
 }
 
@@ -121,8 +128,8 @@ func (s *sequencer) drop(n int64) *Error {
 }
 
 // pass takes the chunk that the attempt was to bring next, and what has waited for it.
-func (s *sequencer) pass(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
-	ready, err := s.passOne(c, ready)
+func (s *sequencer) pass(c *Chunk, hash uint64, ready []Chunk) ([]Chunk, *Error) {
+	ready, err := s.passOne(c, hash, ready)
 	if err != nil {
 		return ready, err
 	}
@@ -130,14 +137,14 @@ func (s *sequencer) pass(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
 }
 
 // passOne is pass without what has waited.
-func (s *sequencer) passOne(c *Chunk, ready []Chunk) ([]Chunk, *Error) {
+func (s *sequencer) passOne(c *Chunk, hash uint64, ready []Chunk) ([]Chunk, *Error) {
 	if s.at < s.next {
-		if err := s.compare(c); err != nil {
+		if err := s.compare(c, hash); err != nil {
 			return ready, err
 		}
 	} else {
 		if s.mode == ResumeVerified {
-			s.sum = s.mix(s.sum, c)
+			s.sum = mix(s.sum, c, hash)
 		}
 		s.next++
 		s.count++
@@ -156,7 +163,7 @@ func (s *sequencer) release(ready []Chunk) (_ []Chunk, err *Error) {
 			break
 		}
 		delete(s.held, s.at)
-		if ready, err = s.passOne(&c, ready); err != nil {
+		if ready, err = s.passOne(&c.Chunk, c.hash, ready); err != nil {
 			return ready, err
 		}
 	}
@@ -164,9 +171,9 @@ func (s *sequencer) release(ready []Chunk) (_ []Chunk, err *Error) {
 }
 
 // compare takes a chunk of the part that was passed on before.
-func (s *sequencer) compare(c *Chunk) *Error {
+func (s *sequencer) compare(c *Chunk, hash uint64) *Error {
 	s.replayed++
-	s.replaySum = s.mix(s.replaySum, c)
+	s.replaySum = mix(s.replaySum, c, hash)
 	last := int64(c.Seq) == s.next-1
 	if c.Final || last && s.replaySum != s.sum {
 		return newError(ErrReplayDiverged, fmt.Sprintf("the %s sent again are not those that were delivered: the vehicle ran the command a second time",
@@ -176,8 +183,8 @@ func (s *sequencer) compare(c *Chunk) *Error {
 }
 
 // mix adds a chunk to a running hash. The vehicle's timestamp is left out: it tells when, not what.
-func (s *sequencer) mix(sum uint64, c *Chunk) uint64 {
-	x := maphash.Bytes(s.seed, c.Payload) ^ uint64(uint32(c.Seq))<<1 //nolint:gosec // G115: never negative here
+func mix(sum uint64, c *Chunk, hash uint64) uint64 {
+	x := hash ^ uint64(uint32(c.Seq))<<1 //nolint:gosec // G115: never negative here
 	if c.Final {
 		x ^= 1
 	}

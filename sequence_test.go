@@ -59,6 +59,7 @@ func TestSequencer(t *testing.T) {
 		"a reversed answer from 1 is put in order when it ends":         {attempts: []attempt{whole(final(4), 3, 2, 1)}, want: []int32{1, 2, 3, 4}},
 		"a shuffled answer from 1 is settled when the window is full":   {attempts: []attempt{whole(2, 3, 4, 5, 1, final(6))}, want: []int32{1, 2, 3, 4, 5, 6}},
 		"one that waited for a 0 is settled when the window is full":    {attempts: []attempt{whole(2, 1, 3, 4, 5, final(6))}, want: []int32{1, 2, 3, 4, 5, 6}},
+		"one that was settled so may be replayed":                       {attempts: []attempt{cut(2, 3, 4, 5, 1), whole(1, 2, 3, 4, 5, final(6))}, want: []int32{1, 2, 3, 4, 5, 6}, replayed: 5},
 		"chunks shuffled beyond the window are out of sequence":         {attempts: []attempt{whole(0, 2, 3, 4, 5, 6, 1)}, want: []int32{0}, err: ErrSequence},
 		"without a window a chunk ahead is out of sequence":             {window: -1, attempts: []attempt{whole(0, 2, 1)}, want: []int32{0}, err: ErrSequence},
 		"a gap that is open at the end is out of sequence":              {attempts: []attempt{whole(0, 1, final(3))}, want: []int32{0, 1}, err: ErrSequence},
@@ -76,6 +77,7 @@ func TestSequencer(t *testing.T) {
 		"a shuffled replay is compared in order":                        {attempts: []attempt{cut(0, 1, 2), whole(1, 0, 3, 2, final(4))}, want: []int32{0, 1, 2, 3, 4}, replayed: 3},
 		"a first attempt without chunks leaves the beginning open":      {attempts: []attempt{cut(), whole(1, final(2))}, want: []int32{1, 2}},
 		"a replay with another payload has diverged":                    {attempts: []attempt{cut(0, 1), other(whole(0, 1, final(2)), 0, `"other"`)}, want: []int32{0, 1}, replayed: 2, err: ErrReplayDiverged, text: "the 2 chunks sent again"},
+		"a shuffled replay with another payload has diverged":           {attempts: []attempt{cut(0, 1, 2), other(whole(1, 0, 3, 2, final(4)), 0, `"other"`)}, want: []int32{0, 1, 2}, replayed: 3, err: ErrReplayDiverged},
 		"a replay that diverged in its last part passes nothing on":     {attempts: []attempt{cut(0, 1, 2), other(whole(0, 1, 2, final(3)), 2, `"other"`)}, want: []int32{0, 1, 2}, replayed: 3, err: ErrReplayDiverged},
 		"a replay that ends earlier has diverged":                       {attempts: []attempt{cut(0, 1, 2), whole(0, final(1))}, want: []int32{0, 1, 2}, replayed: 2, err: ErrReplayDiverged},
 		"a replay that ends with OK before its final chunk":             {attempts: []attempt{cut(0, 1, 2), whole(0, 1)}, want: []int32{0, 1, 2}, replayed: 2, err: ErrIncomplete},
@@ -137,7 +139,8 @@ func play(s *sequencer, attempts func(yield func(in []Chunk, eof bool) bool)) (g
 		s.restart()
 		for _, c := range in {
 			var err *Error
-			if got, err = s.accept(&c, got); err != nil {
+			_, hash := s.seed.Scan(c.Payload)
+			if got, err = s.accept(&c, hash, got); err != nil {
 				return got, err
 			}
 			if s.complete {
@@ -184,7 +187,7 @@ func FuzzSequencer(f *testing.F) {
 				ended = true
 			default:
 				c := Chunk{Seq: int32(b &^ last), Final: b&last != 0, Payload: json.RawMessage("0")}
-				got, failure = s.accept(&c, got)
+				got, failure = s.accept(&c, 0, got)
 			}
 			if len(s.held) > int(window) {
 				t.Fatalf("%d chunks wait, with a window of %d", len(s.held), window)

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/sovd-go/vehicle/internal/jsonscan"
 	"github.com/sovd-go/vehicle/vehiclepb"
 )
 
@@ -143,7 +144,8 @@ func TestDecode(t *testing.T) {
 			var got Chunk
 			err := (&receiver{cmd: &cmd, wire: testCodec(cmd.request)}).decode(tt.message, &got)
 			if err == nil {
-				err = check(&got)
+				seed := jsonscan.MakeSeed()
+				_, err = check(&got, &seed)
 			}
 			if tt.err != "" {
 				if err == nil || err.Error() != tt.err {

@@ -29,6 +29,8 @@ type before struct {
 	deepest uint64 // all that objects has been, one upon the other
 
 	wrong uint64 // not 0: there was something that cannot stand where it does
+
+	sum [2]uint64 // of all characters; it begins as a seed
 }
 
 // outermost is objects where no bracket is open: what is not in an object, behind a bit that says where they end.
@@ -40,7 +42,7 @@ type doubts struct {
 	escaped uint64 // what is behind a backslash
 }
 
-// scanBlocks is Scan, 64 characters at a time. Invalid means that it cannot tell: it knows neither what is wrong, nor texts that
+// scanBlocks is Scan of a Seed, 64 characters at a time. Invalid means that it cannot tell: it knows neither what is wrong, nor texts that
 // are nested more than 61 deep.
 //
 // What may follow what, and what a number is, is found out for all tokens of a block at once, from masks with a bit
@@ -53,21 +55,21 @@ type doubts struct {
 // What is left are the words, and the brackets: they come in pairs, and between two of them, what does not follow a
 // colon is a key if that is in an object, and otherwise is not. There are few branches, since what comes next is for
 // nobody to foretell.
-func scanBlocks(text []byte) Verdict {
+func scanBlocks(text []byte, seed [2]uint64) (Verdict, uint64) {
 	var (
 		window [windowBlocks]doubts
-		before = before{separated: 1, objects: outermost} // a text is a value, like what follows a comma
-		high   uint32                                     // not 0: a character is not ASCII
+		before = before{separated: 1, objects: outermost, sum: seed} // a text is a value, like what follows a comma
+		high   uint32                                                // not 0: a character is not ASCII
 		plain  = true
 	)
 	for base := 0; base < len(text); base += windowBlocks * blockLen {
 		n, other := fill(&window, text[base:], &before)
 		if high |= other; before.wrong != 0 {
-			return Invalid
+			return Invalid, 0
 		}
 		for i := range window[:n] {
 			if d := &window[i]; d.scalars|d.escaped != 0 && !d.settle(text, base+i*blockLen, &plain) {
-				return Invalid
+				return Invalid, 0
 			}
 		}
 	}
@@ -76,12 +78,19 @@ func scanBlocks(text []byte) Verdict {
 		before.quoted|before.opened|before.separated != 0,
 		bits.Len64(before.deepest) > bits.Len64(outermost)+blocksDepth,
 		high != 0 && !utf8.Valid(text):
-		return Invalid
+		return Invalid, 0
 	case plain:
-		return Plain
+		return Plain, before.hash(len(text))
 	default:
-		return Valid
+		return Valid, before.hash(len(text))
 	}
+}
+
+// hash makes the sum one number: a product, whose halves depend on all of both factors' bits. The length tells space behind a text
+// from that which fills its last block.
+func (b *before) hash(length int) uint64 {
+	high, low := bits.Mul64(b.sum[0]^uint64(length), b.sum[1]) //nolint:gosec // G115: a length
+	return high ^ low
 }
 
 // fill looks at what text begins with, and returns how many blocks that is, and 0 where all of them are ASCII.

@@ -61,6 +61,7 @@ CONSTANT(zero, 0x3030303030303030)
 CONSTANT(point, 0x2e2e2e2e2e2e2e2e)
 CONSTANT(control, 0x1f1f1f1f1f1f1f1f)
 CONSTANT(ones, 0xffffffffffffffff)
+CONSTANT(negative, 0x7575757575757575) // of signed bytes, what is more than this has been a digit; see Y12
 
 // What a character is that is space, by its low four bits; 0xff: nothing is.
 DATA spaces<>+0(SB)/8, $0xffffffffffffff20
@@ -83,16 +84,20 @@ TEXT ·lookAt(SB), NOSPLIT, $96-36
 	ALL(0x2c2c2c2c2c2c2c2c, Y9)  // comma
 	ALL(0x2020202020202020, Y10) // space
 	ALL(0x4646464646464646, Y12) // makes 9 the largest of signed bytes
-	ALL(0x7575757575757575, Y13) // and this less than 0
 	VBROADCASTI128 spaces<>(SB), Y11
 
-	VPXOR Y15, Y15, Y15 // all characters, one upon the other
+	VPXOR   Y15, Y15, Y15       // all characters, one upon the other
+	VMOVDQU before_sum(BX), X13 // each 16 characters are the key of a round of AES
 
 next:
 	VMOVDQU (SI), Y0
 	VMOVDQU 32(SI), Y1
 	VPOR    Y0, Y15, Y15
 	VPOR    Y1, Y15, Y15
+	VAESENC (SI), X13, X13
+	VAESENC 16(SI), X13, X13
+	VAESENC 32(SI), X13, X13
+	VAESENC 48(SI), X13, X13
 	MOVQ    $0, doubts_escaped(DI)
 	EQUAL(Y4, R8, AX)
 
@@ -174,8 +179,8 @@ strings:
 	// negative numbers, which begin behind their minus. What ends too near to the block's end is doubtful.
 	VPADDB   Y12, Y0, Y2
 	VPADDB   Y12, Y1, Y3
-	VPCMPGTB Y13, Y2, Y2
-	VPCMPGTB Y13, Y3, Y3
+	VPCMPGTB negative<>(SB), Y2, Y2
+	VPCMPGTB negative<>(SB), Y3, Y3
 	MASK(R12, AX)
 	MOVQ  DX, AX
 	ANDQ  R12, AX
@@ -374,6 +379,7 @@ advance:
 	JNZ       next
 	VPMOVMSKB Y15, R8
 	MOVL      R8, high+32(FP)
+	VMOVDQU   X13, before_sum(BX)
 	VZEROUPPER
 	RET
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -227,9 +228,88 @@ func appendValue(text []byte, random *rand.Rand, levels int) []byte {
 	}
 }
 
+// Whatever differs, and wherever, the hash does, in texts of all lengths and of either way of Scan.
+func TestHashTellsTextsApart(t *testing.T) {
+	t.Parallel()
+	seed := jsonscan.MakeSeed()
+	seen := make(map[uint64]string)
+	add := func(text string) {
+		v, hash := seed.Scan([]byte(text))
+		if v == jsonscan.Invalid {
+			t.Fatalf("%.200q is not JSON", text)
+		}
+		if other, twice := seen[hash]; twice && other != text {
+			t.Errorf("%.200q has the hash of %.200q", text, other)
+		}
+		seen[hash] = text
+		if _, again := seed.Scan([]byte(text)); again != hash {
+			t.Errorf("%.200q has the hash %x, and then %x", text, hash, again)
+		}
+	}
+	for _, frame := range [][2]string{{`"`, `"`}, {strings.Repeat("[", jsonscan.BlocksDepth+2) + `"`, `"` + strings.Repeat("]", jsonscan.BlocksDepth+2)}} {
+		for length := range 9 * 64 {
+			add(frame[0] + strings.Repeat("a", length) + frame[1])
+			add(frame[0] + frame[1] + strings.Repeat(" ", length))
+			add(strings.Repeat(" ", length) + frame[0] + frame[1])
+		}
+		line := []byte(strings.Repeat("a", 10*64))
+		for at := range line {
+			for bit := range 5 {
+				line[at] ^= 1 << bit
+				add(frame[0] + string(line) + frame[1])
+				line[at] = 'a'
+			}
+		}
+		for i := range line {
+			line[i] = 'a' + byte(i*7/16%26)
+		}
+		for i := 0; i < len(line); i += 16 { // what AES takes at a time changes places
+			for j := 0; j < i; j += 16 {
+				other := bytes.Clone(line)
+				copy(other[i:], line[j:j+16])
+				copy(other[j:], line[i:i+16])
+				add(frame[0] + string(other) + frame[1])
+			}
+		}
+	}
+}
+
+// Two bytes are changed by the same bits, at each distance of up to two blocks: what a hash by sums or without mixing would not see.
+func TestHashSeesChangesThatAreAlike(t *testing.T) {
+	t.Parallel()
+	seed := jsonscan.MakeSeed()
+	text := []byte(`"` + strings.Repeat("a", 4*64-3) + `" `)
+	_, want := seed.Scan(text)
+	for at := 1; at < len(text)-2; at++ {
+		for other := at + 1; other < min(at+2*64, len(text)-2); other++ {
+			for bit := range 5 {
+				changed := bytes.Clone(text)
+				changed[at] ^= 1 << bit
+				changed[other] ^= 1 << bit
+				if _, got := seed.Scan(changed); got == want {
+					t.Fatalf("bit %d changed at %d and at %d: the hash is the same", bit, at, other)
+				}
+			}
+		}
+	}
+}
+
+// Hashes by two seeds differ.
+func TestSeedsDiffer(t *testing.T) {
+	t.Parallel()
+	one, two := jsonscan.MakeSeed(), jsonscan.MakeSeed()
+	for _, text := range []string{"1", `"a"`, strings.Repeat("[", 100) + strings.Repeat("]", 100)} {
+		_, a := one.Scan([]byte(text))
+		if _, b := two.Scan([]byte(text)); a == b {
+			t.Errorf("%.20q has the hash %x by two seeds", text, a)
+		}
+	}
+}
+
 func TestScanAllocatesNothing(t *testing.T) {
 	text := []byte(`{"a":[1,2.5,"x",{"b":null}],"c":"` + strings.Repeat("0f1a", 100) + `"}`)
-	if n := testing.AllocsPerRun(100, func() { jsonscan.Scan(text) }); n != 0 {
+	seed := jsonscan.MakeSeed()
+	if n := testing.AllocsPerRun(100, func() { seed.Scan(text) }); n != 0 {
 		t.Errorf("got %v allocations, want none", n)
 	}
 }
@@ -248,6 +328,10 @@ func FuzzScan(f *testing.F) {
 func agrees(t *testing.T, text []byte) {
 	t.Helper()
 	got := jsonscan.Scan(text)
+	seed := jsonscan.MakeSeed()
+	if v, _ := seed.Scan(text); v != got {
+		t.Errorf("got %v of %.200q, and %v with a seed", got, text, v)
+	}
 	want := json.Valid(text) && utf8.Valid(text)
 	if (got != jsonscan.Invalid) != want {
 		t.Errorf("got %v of %.200q, want valid to be %t", got, text, want)
@@ -283,6 +367,7 @@ func depth(text []byte) (deepest int) {
 // BenchmarkScan compares with json.Valid, on texts that differ from one another as answers do: a branch that is always the same
 // costs nothing.
 func BenchmarkScan(b *testing.B) {
+	hash, seed := maphash.MakeSeed(), jsonscan.MakeSeed()
 	one := func(text string) func(int) string { return func(int) string { return text } }
 	for _, bench := range []struct {
 		name string
@@ -311,6 +396,8 @@ func BenchmarkScan(b *testing.B) {
 			{"json.Valid", func(text []byte) bool { return json.Valid(text) && utf8.Valid(text) }},
 			{"tokens", func(text []byte) bool { return jsonscan.ScanTokens(text) == jsonscan.Plain }},
 			{"Scan", func(text []byte) bool { return jsonscan.Scan(text) == jsonscan.Plain }},
+			{"Scan, maphash", func(text []byte) bool { return jsonscan.Scan(text) == jsonscan.Plain && maphash.Bytes(hash, text) != 1 }},
+			{"Scan and hash", func(text []byte) bool { v, sum := seed.Scan(text); return v == jsonscan.Plain && sum != 1 }},
 		} {
 			b.Run(bench.name+"/"+way.name, func(b *testing.B) {
 				b.SetBytes(int64(len(texts[0])))
