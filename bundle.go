@@ -3,6 +3,8 @@ package vehicle
 import (
 	"bytes"
 	"encoding/binary"
+
+	"google.golang.org/grpc/mem"
 )
 
 // bundler makes one gRPC message of several that arrived together: gRPC takes as long for a small message as for a large one, and longer than
@@ -140,12 +142,12 @@ func messageLen(header []byte) int { return messageHeader + int(binary.BigEndian
 
 func isBundle(message []byte) bool { return len(message) > 0 && message[0] == bundleMark }
 
-// maxShared is how many bytes a payload that is kept may hold in memory beside itself; see owned.
+// maxShared is how many bytes a small payload that is kept may hold in memory beside itself; see owned.
 const maxShared = 1 << 10
 
-// unbundle returns a bundle's messages, the last one first, in the array of messages if they fit. They are parts of the bundle if that
-// may be kept, else copies.
-func unbundle(messages [][]byte, bundle []byte, keep bool) ([][]byte, error) {
+// unbundle returns the messages of a bundle that was received in frame, the last one first, in the array of messages if they fit. They last.
+func unbundle(messages [][]byte, frame mem.Buffer) ([][]byte, error) {
+	bundle := frame.ReadOnlyData()
 	if messages = messages[:0]; cap(messages) == 0 {
 		messages = make([][]byte, 0, 4) // most are of a short answer
 	}
@@ -167,16 +169,21 @@ func unbundle(messages [][]byte, bundle []byte, keep bool) ([][]byte, error) {
 		end = start
 	}
 	messages = append(messages, bundle[:end:end])
-	if !keep {
-		own(messages)
+	if _, plain := frame.(mem.SliceBuffer); !plain && own(messages, bundle) {
+		frame.Ref() // for good
 	}
 	messages[len(messages)-1][0] = firstByte
 	return messages, nil
 }
 
-// own copies messages, small ones together.
-func own(messages [][]byte) {
+// own makes a bundle's messages last: small ones are copied, together, and it says whether there are large ones, which stay in the bundle.
+func own(messages [][]byte, bundle []byte) (stay bool) {
 	for len(messages) > 0 {
+		if lasts(messages[0], bundle) {
+			stay = true
+			messages = messages[1:]
+			continue
+		}
 		n, size := 1, len(messages[0])
 		for n < len(messages) && size+len(messages[n]) <= maxShared {
 			size += len(messages[n])
@@ -193,4 +200,5 @@ func own(messages [][]byte) {
 		}
 		messages = messages[n:]
 	}
+	return stay
 }

@@ -61,7 +61,7 @@ func said(t *testing.T, p []byte) (lines []string) {
 			case rest[0] != 0:
 				texts[0] = "compressed: " + texts[0]
 			case isBundle(text):
-				parts, err := unbundle(nil, text, false)
+				parts, err := unbundle(nil, mem.SliceBuffer(bytes.Clone(text)))
 				if err != nil {
 					t.Fatalf("a bundle that cannot be taken apart: %q: %v", text, err)
 				}
@@ -371,7 +371,7 @@ func TestUnbundleRefusesWhatIsNoBundle(t *testing.T) {
 		"a length beyond its start":   "\x02a\x01\x00\x00\x00\x09",
 		"more than bundles ever hold": "\x02" + strings.Repeat("a", maxFramePayload) + "\x01\x00\x00\x00\x01",
 	} {
-		if parts, err := unbundle(nil, []byte(bundle), true); err == nil {
+		if parts, err := unbundle(nil, mem.SliceBuffer(bundle)); err == nil {
 			t.Errorf("%s: got %d messages, want an error", name, len(parts))
 		}
 	}
@@ -383,7 +383,7 @@ func TestSmallMessagesShareCopiesOfOneKiB(t *testing.T) {
 		for i := range messages {
 			messages[i] = message
 		}
-		own(messages)
+		own(messages, nil)
 	}), 7.0; got != want {
 		t.Errorf("20 messages of 300 bytes: got %v copies, want %v", got, want)
 	}
@@ -398,7 +398,7 @@ func FuzzUnbundle(f *testing.F) {
 	f.Add([]byte("\x02\x01\x00\x00\x00\x01"))
 	f.Add([]byte("\x02aaaaaaaa\x01\xff\xff\xff\xf0"))
 	f.Fuzz(func(t *testing.T, bundle []byte) {
-		parts, err := unbundle(nil, bytes.Clone(bundle), true)
+		parts, err := unbundle(nil, mem.SliceBuffer(bytes.Clone(bundle)))
 		if err != nil {
 			return
 		}

@@ -125,8 +125,7 @@ func (c *codec) read(data mem.BufferSlice, m *vehiclepb.CommandResponse) error {
 		return c.unmarshal(owned(data), m)
 	}
 	var err error
-	_, keep := data[0].(mem.SliceBuffer) // see owned
-	if c.waiting, err = unbundle(c.waiting, data[0].ReadOnlyData(), keep); err != nil {
+	if c.waiting, err = unbundle(c.waiting, data[0]); err != nil {
 		return err
 	}
 	return c.next(m)
@@ -142,7 +141,7 @@ func (c *codec) next(m *vehiclepb.CommandResponse) error {
 }
 
 // owned is data in one piece, for good. gRPC keeps frames of up to 1 KiB in memory of their own, which it leaves to the
-// garbage collector; larger ones come from a pool, and go back there.
+// garbage collector; larger ones come from a pool, and go back there unless somebody holds on to them.
 func owned(data mem.BufferSlice) []byte {
 	if len(data) != 1 {
 		return data.Materialize()
@@ -150,7 +149,12 @@ func owned(data mem.BufferSlice) []byte {
 	if plain, ok := data[0].(mem.SliceBuffer); ok {
 		return plain
 	}
-	return bytes.Clone(data[0].ReadOnlyData()) // Materialize would clear the memory first
+	message := data[0].ReadOnlyData()
+	if lasts(message, message) {
+		data[0].Ref()
+		return message
+	}
+	return bytes.Clone(message) // Materialize would clear the memory first
 }
 
 // The fields of a CommandRequest and a CommandResponse, as vehiclepb's .proto has them.

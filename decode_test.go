@@ -2,6 +2,7 @@ package vehicle
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
@@ -130,11 +132,12 @@ func TestFieldsThatAreNotKnownAreSent(t *testing.T) {
 // What is given out stays as it was, whatever is received next, and whatever gRPC does with its buffers.
 func TestAPayloadIsNotReused(t *testing.T) {
 	t.Parallel()
-	small, large := `"small"`, `"`+string(bytes.Repeat([]byte("x"), 4000))+`"`
+	small, large, larger := `"small"`, `"`+strings.Repeat("x", 4000)+`"`, `"`+strings.Repeat("y", 5000)+`"`
 	for name, sizes := range map[string][]string{
-		"small messages":         {small, small, small},
-		"messages from the pool": {large, large, large},
-		"both":                   {small, large, small, large},
+		"small messages":                      {small, small, small},
+		"messages from the pool":              {large, large, large},
+		"messages that stay in their frames":  {larger, larger, larger},
+		"messages that stay there, or do not": {small, larger, large, small, larger, large},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -160,6 +163,92 @@ func TestAPayloadIsNotReused(t *testing.T) {
 				if string(kept[i]) != want {
 					t.Errorf("payload %d: got %.40q, want %.40q", i, kept[i], want)
 				}
+			}
+		})
+	}
+}
+
+// countingPool is a pool that notes whether frames go back to it.
+type countingPool struct {
+	frames
+
+	back int
+}
+
+func (p *countingPool) Put(frame *[]byte) {
+	p.back++
+	clear((*frame)[:cap(*frame)]) // whoever holds on to it has it no longer
+	p.frames.Put(frame)
+}
+
+// Large messages stay in the frame that they were received in, which then is not used again. What is kept of one holds up to four times its
+// size in memory, and of a small one up to 1 KiB more.
+func TestLargeMessagesStayInTheirFrames(t *testing.T) {
+	t.Parallel()
+	const k = 1 << 10
+	for _, tt := range []struct {
+		name     string
+		messages []int // how large
+		room     int   // in the frame; 0: what the pool gives
+		back     bool  // it goes back to the pool
+		copied   int   // bytes
+	}{
+		{name: "a message of 4 KiB", messages: []int{4 * k}},
+		{name: "one that is smaller", messages: []int{4*k - 1}, back: true, copied: 4*k - 1},
+		{name: "three in a bundle", messages: []int{5 * k, 4 * k, 5 * k}},
+		{name: "large and small ones in a bundle", messages: []int{300, 4 * k, 3 * k, 5 * k, 200, 150}, copied: 3*k + 650},
+		{name: "small ones in a bundle", messages: []int{3 * k, 3 * k, 3 * k, 3 * k, 3 * k}, back: true, copied: 15 * k},
+		{name: "a frame that is much larger", messages: []int{5 * k}, room: 32 * k, back: true, copied: 5 * k},
+		{name: "a bundle in one", messages: []int{5 * k, 5 * k}, room: 32 * k, back: true, copied: 10 * k},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var want []string
+			var text []byte
+			for i, size := range tt.messages {
+				payload := strings.Repeat(string('a'+rune(i)), size-5)
+				message := protowire.AppendString([]byte{firstByte, 0, fieldPayload<<3 | byte(protowire.BytesType)}, payload)
+				want, text = append(want, payload), append(text, message...)
+				if i > 0 {
+					kind := byte(laterTrailer)
+					if i == 1 {
+						kind, text[0] = firstTrailer, bundleMark
+					}
+					text = binary.BigEndian.AppendUint32(append(text, kind), uint32(len(message)))
+				}
+			}
+			pool := new(countingPool)
+			memory := pool.Get(max(tt.room, len(text)))
+			*memory = (*memory)[:copy(*memory, text)]
+			frame := mem.NewBuffer(memory, pool)
+
+			c := testCodec(&vehiclepb.CommandRequest{})
+			err := c.Unmarshal(mem.BufferSlice{frame}, c.scratch())
+			payloads := []json.RawMessage{c.payload(c.scratch())}
+			for err == nil && len(c.waiting) > 0 {
+				err = c.next(c.scratch())
+				payloads = append(payloads, c.payload(c.scratch()))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			frame.Free()
+			var got []string
+			for _, payload := range payloads {
+				got = append(got, string(payload))
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("payloads after gRPC has freed the frame (-want +got):\n%s", diff)
+			}
+			clear((*memory)[:cap(*memory)])
+			copied := 0
+			for i, payload := range payloads {
+				if string(payload) == want[i] {
+					copied += tt.messages[i]
+				}
+			}
+			if back := pool.back > 0; back != tt.back || copied != tt.copied {
+				t.Errorf("got %d bytes copied, the frame back in its pool: %t; want %d, %t", copied, back, tt.copied, tt.back)
 			}
 		})
 	}

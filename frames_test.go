@@ -14,8 +14,8 @@ func TestFrames(t *testing.T) {
 			var f frames
 			first, second := f.Get(length), f.Get(length)
 			for i, frame := range []*[]byte{first, second} {
-				if len(*frame) != length {
-					t.Errorf("got %d bytes, want %d", len(*frame), length)
+				if len(*frame) != length || cap(*frame) >= length+1<<10 {
+					t.Errorf("got %d bytes of %d, want %d of less than a KiB more", len(*frame), cap(*frame), length)
 				}
 				for k := range *frame {
 					(*frame)[k] = byte(i)
