@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"google.golang.org/grpc/metadata"
 )
@@ -92,5 +93,14 @@ func TestAnAttemptRoundsWhatIsLeftOfItsTime(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A command's state is one allocation, of which the allocator's next size is a tenth larger.
+func TestACommandsStateFitsItsSize(t *testing.T) {
+	t.Parallel()
+	const size, header = 1280, 8 // runtime's classes; its header is in front of what has pointers
+	if got, most := unsafe.Sizeof(run{}), uintptr(size-header); got > most {
+		t.Errorf("a run has %d bytes, want at most %d", got, most)
 	}
 }

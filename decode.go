@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,8 +48,8 @@ func (r *receiver) decode(m *vehiclepb.CommandResponse, c *Chunk) error {
 }
 
 // check is what is left to check of a decoded chunk, and most of the work. It returns a hash of the payload.
-func check(c *Chunk, seed *jsonscan.Seed) (uint64, error) {
-	verdict, hash := seed.Scan(c.Payload)
+func check(c *Chunk, seed maphash.Seed) (uint64, error) {
+	verdict, hash := jsonscan.Hash(seed, c.Payload)
 	switch {
 	case verdict != jsonscan.Invalid:
 		return hash, nil

@@ -127,7 +127,7 @@ func (r *receiver) takeAhead(ready []Chunk) (_ []Chunk, err *Error) {
 // accept checks a chunk and puts it in its order.
 func (r *receiver) accept(chunk *Chunk, ready []Chunk) ([]Chunk, *Error) {
 	order := r.attempts.order
-	hash, err := check(chunk, &order.seed)
+	hash, err := check(chunk, order.seed)
 	if err != nil {
 		return ready, malformed(err)
 	}

@@ -2,9 +2,8 @@ package vehicle
 
 import (
 	"fmt"
+	"hash/maphash"
 	"math/bits"
-
-	"github.com/sovd-go/vehicle/internal/jsonscan"
 )
 
 // sequencer turns the chunks of one command's attempts, as they come in, into one answer: each chunk
@@ -19,8 +18,8 @@ type sequencer struct {
 	count    int   // chunks passed on
 	replayed int   // chunks that came again
 	sum      uint64
-	seed     jsonscan.Seed // of the hashes of chunks that accept is given
-	complete bool          // the final chunk has been passed on
+	seed     maphash.Seed // of the hashes that accept is given
+	complete bool         // the final chunk has been passed on
 
 	// The current attempt.
 	begun     bool  // it is known where it begins
@@ -31,7 +30,7 @@ type sequencer struct {
 }
 
 func (s *sequencer) init(window int, mode ResumeMode) {
-	s.window, s.mode, s.seed = window, mode, jsonscan.MakeSeed()
+	s.window, s.mode, s.seed = window, mode, maphash.MakeSeed()
 }
 
 // restart prepares for the next attempt's chunks.

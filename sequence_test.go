@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sovd-go/vehicle/internal/jsonscan"
 )
 
 // chunks makes one chunk for each number; a number below -100 ends it: -(100+n) is the final chunk n.
@@ -139,7 +141,7 @@ func play(s *sequencer, attempts func(yield func(in []Chunk, eof bool) bool)) (g
 		s.restart()
 		for _, c := range in {
 			var err *Error
-			_, hash := s.seed.Scan(c.Payload)
+			_, hash := jsonscan.Hash(s.seed, c.Payload)
 			if got, err = s.accept(&c, hash, got); err != nil {
 				return got, err
 			}

@@ -42,7 +42,7 @@ type doubts struct {
 	escaped uint64 // what is behind a backslash
 }
 
-// scanBlocks is Scan of a Seed, 64 characters at a time. Invalid means that it cannot tell: it knows neither what is wrong, nor texts that
+// scanBlocks is Hash, 64 characters at a time. Invalid means that it cannot tell: it knows neither what is wrong, nor texts that
 // are nested more than 61 deep.
 //
 // What may follow what, and what a number is, is found out for all tokens of a block at once, from masks with a bit
@@ -55,11 +55,11 @@ type doubts struct {
 // What is left are the words, and the brackets: they come in pairs, and between two of them, what does not follow a
 // colon is a key if that is in an object, and otherwise is not. There are few branches, since what comes next is for
 // nobody to foretell.
-func scanBlocks(text []byte, seed [2]uint64) (Verdict, uint64) {
+func scanBlocks(text []byte, seed uint64) (Verdict, uint64) {
 	var (
 		window [windowBlocks]doubts
-		before = before{separated: 1, objects: outermost, sum: seed} // a text is a value, like what follows a comma
-		high   uint32                                                // not 0: a character is not ASCII
+		before = before{separated: 1, objects: outermost, sum: [2]uint64{seed, ^seed}} // a text is a value, like what follows a comma
+		high   uint32                                                                  // not 0: a character is not ASCII
 		plain  = true
 	)
 	for base := 0; base < len(text); base += windowBlocks * blockLen {

@@ -29,34 +29,22 @@ const (
 // Scan says what text is. It takes what json.Valid takes, where that is UTF-8, and allocates nothing unless text is
 // nested more than 512 deep.
 func Scan(text []byte) Verdict {
-	v, _, _ := scan(text, [2]uint64{})
+	v, _, _ := scan(text, 0)
 	return v
 }
 
-// Seed makes hashes of texts: a check reads all of a text anyway, and hashes it for a fraction of what it takes to read it again. It
-// is made by [MakeSeed], and safe for concurrent use.
-type Seed struct {
-	tokens maphash.Seed
-	blocks [2]uint64
-}
-
-// MakeSeed returns a new seed. Hashes by different seeds have nothing in common.
-func MakeSeed() Seed {
-	seed := maphash.MakeSeed()
-	return Seed{tokens: seed, blocks: [2]uint64{maphash.String(seed, "low"), maphash.String(seed, "high")}}
-}
-
-// Scan is the package's Scan that also returns a hash of the text, unless that is Invalid: the same for the same text and seed.
-func (s *Seed) Scan(text []byte) (Verdict, uint64) {
-	v, hash, ok := scan(text, s.blocks)
+// Hash is Scan that also returns a hash of a text that is not Invalid, as maphash.Bytes does: the same for the same text and seed. Scan reads
+// all of the text anyway, and hashes it for a fraction of what it takes to read it again.
+func Hash(seed maphash.Seed, text []byte) (Verdict, uint64) {
+	v, hash, ok := scan(text, maphash.Bytes(seed, nil))
 	if !ok && v != Invalid {
-		hash = maphash.Bytes(s.tokens, text)
+		hash = maphash.Bytes(seed, text)
 	}
 	return v, hash
 }
 
 // scan returns a hash, too, where it comes for free.
-func scan(text []byte, seed [2]uint64) (v Verdict, hash uint64, hashed bool) {
+func scan(text []byte, seed uint64) (v Verdict, hash uint64, hashed bool) {
 	if canScanBlocks {
 		// What that cannot tell is rare: broken, or deep.
 		if v, hash = scanBlocks(text, seed); v != Invalid {

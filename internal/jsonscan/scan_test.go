@@ -231,10 +231,10 @@ func appendValue(text []byte, random *rand.Rand, levels int) []byte {
 // Whatever differs, and wherever, the hash does, in texts of all lengths and of either way of Scan.
 func TestHashTellsTextsApart(t *testing.T) {
 	t.Parallel()
-	seed := jsonscan.MakeSeed()
+	seed := maphash.MakeSeed()
 	seen := make(map[uint64]string)
 	add := func(text string) {
-		v, hash := seed.Scan([]byte(text))
+		v, hash := jsonscan.Hash(seed, []byte(text))
 		if v == jsonscan.Invalid {
 			t.Fatalf("%.200q is not JSON", text)
 		}
@@ -242,7 +242,7 @@ func TestHashTellsTextsApart(t *testing.T) {
 			t.Errorf("%.200q has the hash of %.200q", text, other)
 		}
 		seen[hash] = text
-		if _, again := seed.Scan([]byte(text)); again != hash {
+		if _, again := jsonscan.Hash(seed, []byte(text)); again != hash {
 			t.Errorf("%.200q has the hash %x, and then %x", text, hash, again)
 		}
 	}
@@ -277,16 +277,16 @@ func TestHashTellsTextsApart(t *testing.T) {
 // Two bytes are changed by the same bits, at each distance of up to two blocks: what a hash by sums or without mixing would not see.
 func TestHashSeesChangesThatAreAlike(t *testing.T) {
 	t.Parallel()
-	seed := jsonscan.MakeSeed()
+	seed := maphash.MakeSeed()
 	text := []byte(`"` + strings.Repeat("a", 4*64-3) + `" `)
-	_, want := seed.Scan(text)
+	_, want := jsonscan.Hash(seed, text)
 	for at := 1; at < len(text)-2; at++ {
 		for other := at + 1; other < min(at+2*64, len(text)-2); other++ {
 			for bit := range 5 {
 				changed := bytes.Clone(text)
 				changed[at] ^= 1 << bit
 				changed[other] ^= 1 << bit
-				if _, got := seed.Scan(changed); got == want {
+				if _, got := jsonscan.Hash(seed, changed); got == want {
 					t.Fatalf("bit %d changed at %d and at %d: the hash is the same", bit, at, other)
 				}
 			}
@@ -297,10 +297,10 @@ func TestHashSeesChangesThatAreAlike(t *testing.T) {
 // Hashes by two seeds differ.
 func TestSeedsDiffer(t *testing.T) {
 	t.Parallel()
-	one, two := jsonscan.MakeSeed(), jsonscan.MakeSeed()
+	one, two := maphash.MakeSeed(), maphash.MakeSeed()
 	for _, text := range []string{"1", `"a"`, strings.Repeat("[", 100) + strings.Repeat("]", 100)} {
-		_, a := one.Scan([]byte(text))
-		if _, b := two.Scan([]byte(text)); a == b {
+		_, a := jsonscan.Hash(one, []byte(text))
+		if _, b := jsonscan.Hash(two, []byte(text)); a == b {
 			t.Errorf("%.20q has the hash %x by two seeds", text, a)
 		}
 	}
@@ -308,8 +308,8 @@ func TestSeedsDiffer(t *testing.T) {
 
 func TestScanAllocatesNothing(t *testing.T) {
 	text := []byte(`{"a":[1,2.5,"x",{"b":null}],"c":"` + strings.Repeat("0f1a", 100) + `"}`)
-	seed := jsonscan.MakeSeed()
-	if n := testing.AllocsPerRun(100, func() { seed.Scan(text) }); n != 0 {
+	seed := maphash.MakeSeed()
+	if n := testing.AllocsPerRun(100, func() { jsonscan.Hash(seed, text) }); n != 0 {
 		t.Errorf("got %v allocations, want none", n)
 	}
 }
@@ -328,9 +328,9 @@ func FuzzScan(f *testing.F) {
 func agrees(t *testing.T, text []byte) {
 	t.Helper()
 	got := jsonscan.Scan(text)
-	seed := jsonscan.MakeSeed()
-	if v, _ := seed.Scan(text); v != got {
-		t.Errorf("got %v of %.200q, and %v with a seed", got, text, v)
+	seed := maphash.MakeSeed()
+	if v, _ := jsonscan.Hash(seed, text); v != got {
+		t.Errorf("got %v of %.200q, and %v with a hash", got, text, v)
 	}
 	want := json.Valid(text) && utf8.Valid(text)
 	if (got != jsonscan.Invalid) != want {
@@ -367,7 +367,7 @@ func depth(text []byte) (deepest int) {
 // BenchmarkScan compares with json.Valid, on texts that differ from one another as answers do: a branch that is always the same
 // costs nothing.
 func BenchmarkScan(b *testing.B) {
-	hash, seed := maphash.MakeSeed(), jsonscan.MakeSeed()
+	seed := maphash.MakeSeed()
 	one := func(text string) func(int) string { return func(int) string { return text } }
 	for _, bench := range []struct {
 		name string
@@ -396,8 +396,8 @@ func BenchmarkScan(b *testing.B) {
 			{"json.Valid", func(text []byte) bool { return json.Valid(text) && utf8.Valid(text) }},
 			{"tokens", func(text []byte) bool { return jsonscan.ScanTokens(text) == jsonscan.Plain }},
 			{"Scan", func(text []byte) bool { return jsonscan.Scan(text) == jsonscan.Plain }},
-			{"Scan, maphash", func(text []byte) bool { return jsonscan.Scan(text) == jsonscan.Plain && maphash.Bytes(hash, text) != 1 }},
-			{"Scan and hash", func(text []byte) bool { v, sum := seed.Scan(text); return v == jsonscan.Plain && sum != 1 }},
+			{"Scan, maphash", func(text []byte) bool { return jsonscan.Scan(text) == jsonscan.Plain && maphash.Bytes(seed, text) != 1 }},
+			{"Hash", func(text []byte) bool { v, sum := jsonscan.Hash(seed, text); return v == jsonscan.Plain && sum != 1 }},
 		} {
 			b.Run(bench.name+"/"+way.name, func(b *testing.B) {
 				b.SetBytes(int64(len(texts[0])))
