@@ -136,8 +136,8 @@ func unwrap(stored []byte) json.RawMessage {
 	}
 	var object map[string]json.RawMessage
 	var text string
-	if json.Unmarshal(stored, &object) != nil || len(object) != 1 || json.Unmarshal(object["$json"], &text) != nil {
-		return stored
+	if json.Unmarshal(stored, &object) != nil || len(object) != 1 || json.Unmarshal(object["$json"], &text) != nil || !json.Valid([]byte(text)) {
+		return stored // another program's
 	}
 	return json.RawMessage(text)
 }

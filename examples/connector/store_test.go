@@ -117,3 +117,27 @@ func TestPayloadsThatPostgreSQLCannotHoldAsJSON(t *testing.T) {
 		t.Errorf("the payloads (-want +got):\n%s", diff)
 	}
 }
+
+// What looks wrapped and has no JSON in it is another program's, and is shown as it is stored.
+func TestPayloadsThatOnlyLookWrapped(t *testing.T) {
+	t.Parallel()
+	stored := []string{`{"$json":"no JSON"}`, `{"$json":""}`, `{"$json":"1 2"}`, `{"$json":3}`, `{"a":1,"$json":"2"}`}
+	c := start(t, nil, vehicletest.On("Read", vehicletest.Script{vehicletest.Answer(`0`, `1`, `2`, `3`, `4`)}))
+	id := c.submit("Read")
+	c.ended(id)
+	var wantEvents []string
+	for seq, payload := range stored {
+		c.exec(`UPDATE responses SET response_payload = $1 WHERE command_id = $2 AND sequence_number = $3`, payload, id.String(), seq)
+		wantEvents = append(wantEvents, fmt.Sprintf("%d %s", seq, payload))
+	}
+	var texts []string
+	for _, chunk := range c.show("/commands/" + id.String()).Chunks {
+		texts = append(texts, string(chunk.Payload))
+	}
+	if diff := cmp.Diff(stored, texts); diff != "" {
+		t.Errorf("the payloads (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(append(wantEvents, "end status completed"), c.follow(id).rest()); diff != "" {
+		t.Errorf("the events (-want +got):\n%s", diff)
+	}
+}
