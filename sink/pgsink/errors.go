@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/puddle/v2"
 
+	"github.com/sovd-go/vehicle/internal/sinkcall"
 	"github.com/sovd-go/vehicle/internal/within"
 )
 
@@ -42,6 +43,7 @@ func (e *dbError) Error() string { return "pgsink: " + e.text }
 func (e *dbError) Unwrap() error { return e.cause }
 
 func newDBError(err error) error {
+	err = sinkcall.Call(func() error { return err }) // a hook of the pool's may have returned a nil pointer, which has no text
 	if err == nil {
 		return nil
 	}

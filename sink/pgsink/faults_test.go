@@ -520,6 +520,37 @@ func TestAHookWhoseErrorHasNoText(t *testing.T) {
 	}
 }
 
+// Those that ask the pool in their caller's goroutine do not panic there.
+func TestAHookWhoseErrorHasNoTextFailsWhoCalls(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t, databaseURL(t))
+	pool := db.newPool(func(c *pgxpool.Config) {
+		c.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) { return true, (*textless)(nil) }
+	})
+	s := db.newSinkOn(pool)
+	for name, call := range map[string]func() error{
+		"History": func() (err error) {
+			for _, err = range s.History(t.Context(), uuid.New()) {
+			}
+			return err
+		},
+		"Recover": func() error { _, err := s.Recover(t.Context(), time.Minute); return err },
+		"Migrate": func() error { return pgsink.Migrate(t.Context(), pool) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			defer func() {
+				if v := recover(); v != nil {
+					t.Errorf("got the panic %v, want it as an error", v)
+				}
+			}()
+			if err := call(); err == nil || !strings.Contains(err.Error(), "panic") {
+				t.Errorf("got %v, want the panic", err)
+			}
+		})
+	}
+}
+
 type textless struct{ text string }
 
 func (e *textless) Error() string { return e.text }
