@@ -234,7 +234,13 @@ func (e eventWriter) open() error {
 }
 
 func (e eventWriter) event(id string, event redissink.Event) error {
-	data, err := json.Marshal(event) // compact: one line
+	// Compact, which is one line, and by itself: within the event it would be a level deeper than it may be.
+	payload, err := json.Marshal(event.Payload)
+	if err != nil {
+		return err
+	}
+	event.Payload = payload
+	data, err := event.MarshalJSON()
 	if err != nil {
 		return err
 	}

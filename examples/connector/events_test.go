@@ -386,6 +386,34 @@ func TestFollowersGetFromPostgreSQLWhatRedisHasTrimmed(t *testing.T) {
 	}
 }
 
+// The event around it is a level deeper than encoding/json goes.
+func TestFollowersGetAPayloadThatIsAsDeepAsJSONMayBe(t *testing.T) {
+	t.Parallel()
+	const levels = 10_000
+	payload := strings.Repeat("[", levels) + strings.Repeat("]", levels)
+	release := make(chan struct{})
+	c := start(t, func(s *settings) { s.poll = 20 * time.Millisecond }, vehicletest.On("Read", vehicletest.Script{
+		vehicletest.Send(payload), vehicletest.Until(release), vehicletest.Answer("1"),
+	}))
+	id := c.submit("Read")
+	early := c.follow(id)
+	got := early.nextIn("data: ")
+	close(release)
+	if !strings.Contains(got, `"response_payload":`+payload+`,"sequence_number":0,`) {
+		t.Errorf("who came early: got %d bytes, want the payload", len(got))
+	}
+	if diff := cmp.Diff([]string{"1 1", "end status completed"}, early.rest()); diff != "" {
+		t.Errorf("who came early (-want +got):\n%s", diff)
+	}
+	late := c.follow(id)
+	if again := late.nextIn("data: "); again != got {
+		t.Errorf("who came late: got %d bytes, want the same %d", len(again), len(got))
+	}
+	if diff := cmp.Diff([]string{"1 1", "end status completed"}, late.rest()); diff != "" {
+		t.Errorf("who came late (-want +got):\n%s", diff)
+	}
+}
+
 // foreign is a command of another process, as PostgreSQL has it, and sinks for its events.
 func (c *connector) foreign(streams bool) (cmd vehicle.Command, stored, announced vehicle.Sink) {
 	c.tb.Helper()
