@@ -87,10 +87,10 @@ func scanBlocks(text []byte, seed uint64) (Verdict, uint64) {
 }
 
 // hash makes the sum one number: a product, whose halves depend on all of both factors' bits. The length tells space behind a text
-// from that which fills its last block.
+// from that which fills its last block. It is added last: characters could make up for it in the sum.
 func (b *before) hash(length int) uint64 {
-	high, low := bits.Mul64(b.sum[0]^uint64(length), b.sum[1]) //nolint:gosec // G115: a length
-	return high ^ low
+	high, low := bits.Mul64(b.sum[0], b.sum[1])
+	return high ^ low ^ uint64(length)<<32 //nolint:gosec // G115: a length
 }
 
 // fill looks at what text begins with, and returns how many blocks that is, and 0 where all of them are ASCII.

@@ -294,6 +294,25 @@ func TestHashSeesChangesThatAreAlike(t *testing.T) {
 	}
 }
 
+// Space behind a text makes up for no character of its last block.
+func TestHashSeesSpaceAndAChange(t *testing.T) {
+	t.Parallel()
+	seed := maphash.MakeSeed()
+	for length := 2 * 64; length < 3*64; length++ {
+		text := []byte(`"` + strings.Repeat("P", length-2) + `"`)
+		_, want := jsonscan.Hash(seed, text)
+		for spaces := 1; spaces <= 64; spaces++ {
+			for at := max(1, length-70); at < length-1; at++ {
+				changed := append(bytes.Clone(text), strings.Repeat(" ", spaces)...)
+				changed[at] ^= byte(length ^ (length + spaces))
+				if v, got := jsonscan.Hash(seed, changed); v != jsonscan.Invalid && got == want {
+					t.Fatalf("%q has the hash of %q", changed, text)
+				}
+			}
+		}
+	}
+}
+
 // Hashes by two seeds differ.
 func TestSeedsDiffer(t *testing.T) {
 	t.Parallel()
