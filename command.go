@@ -46,8 +46,8 @@ type Chunk struct {
 	// Seq is the chunk's sequence number. Numbers count up by one, from 0 (older vehicles: from 1).
 	Seq int32
 	// Payload is valid JSON: "null" where the vehicle sent no data. It belongs to the receiver of
-	// the chunk, which may keep it and must not change it while others read it. One that is kept holds up to 1 KiB more in
-	// memory, or if it has 4 KiB up to four times its size: what it arrived in.
+	// the chunk, which may keep it and must not change it while others read it. One that is kept may hold more in memory: of a message
+	// of 4 KiB or more, what that arrived in, up to 16 KiB; else up to 1 KiB.
 	Payload json.RawMessage
 	// Final is set on the answer's last chunk.
 	Final bool

@@ -36,8 +36,8 @@ func (f *frames) Put(frame *[]byte) {
 	}
 }
 
-// lasts says whether a message may stay for good in the frame that it was received in, which then does not go back to its pool. What is kept
-// of the message holds all of the frame in memory: up to four times as much.
+// lasts says whether a message may stay for good in the frame that it was received in, which then does not go back to its pool. Who keeps
+// a part of the message holds all of the frame in memory: up to four times as much as the message, or seven where gRPC has put many tiny frames into one.
 func lasts(message, frame []byte) bool {
 	return len(message) >= maxFramePayload/4 && cap(frame) <= maxFramePayload
 }

@@ -45,6 +45,12 @@
 	ORQ  R10, ends             \
 	ANDQ notSpace-16(SP), ends
 
+// SUM adds 16 characters to X13: the key of a round of AES. What one of them changes is in four bytes after the next round, where as many of
+// the next 16 could undo it, and in all 16 after another, whose key does not matter.
+#define SUM(at) \
+	VAESENC at(SI), X13, X13 \
+	VAESENC X4, X13, X13
+
 #define ALL(byte, to) \
 	MOVQ         $byte, AX \
 	VMOVQ        AX, X0    \
@@ -87,17 +93,17 @@ TEXT ·lookAt(SB), NOSPLIT, $96-36
 	VBROADCASTI128 spaces<>(SB), Y11
 
 	VPXOR   Y15, Y15, Y15       // all characters, one upon the other
-	VMOVDQU before_sum(BX), X13 // each 16 characters are the key of a round of AES
+	VMOVDQU before_sum(BX), X13 // see SUM
 
 next:
 	VMOVDQU (SI), Y0
 	VMOVDQU 32(SI), Y1
 	VPOR    Y0, Y15, Y15
 	VPOR    Y1, Y15, Y15
-	VAESENC (SI), X13, X13
-	VAESENC 16(SI), X13, X13
-	VAESENC 32(SI), X13, X13
-	VAESENC 48(SI), X13, X13
+	SUM(0)
+	SUM(16)
+	SUM(32)
+	SUM(48)
 	MOVQ    $0, doubts_escaped(DI)
 	EQUAL(Y4, R8, AX)
 

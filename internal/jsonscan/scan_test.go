@@ -313,6 +313,45 @@ func TestHashSeesSpaceAndAChange(t *testing.T) {
 	}
 }
 
+// A byte differs, and in the 16 before or behind, those four that a round of AES makes of it do: of one round for each 16, one seed in 128
+// would not see it.
+func TestHashSeesWhatARoundWouldUndo(t *testing.T) {
+	t.Parallel()
+	column := [4][4]byte{{2, 1, 1, 3}, {3, 2, 1, 1}, {1, 3, 2, 1}, {1, 1, 3, 2}} // what a byte of each row is multiplied by
+	text := []byte(`"` + strings.Repeat("h", 5*64-2) + `"`)
+	var changed [][]byte
+	for at := 16; at < 4*64; at++ {
+		row := at % 4
+		to := (at%16/4 + 4 - row) % 4 * 4 // its column, once rows have been shifted
+		for in := byte(1); in < 8; in++ {
+			for out := byte(1); out < 8; out++ {
+				for _, other := range []int{at/16*16 - 16, at/16*16 + 16} {
+					one := bytes.Clone(text)
+					one[at] ^= in
+					for i, factor := range column[row] {
+						one[other+to+i] ^= [4]byte{0, out, out << 1, out<<1 ^ out}[factor]
+					}
+					if jsonscan.Scan(one) != jsonscan.Invalid {
+						changed = append(changed, one)
+					}
+				}
+			}
+		}
+	}
+	for range 8 {
+		seed := maphash.MakeSeed()
+		_, want := jsonscan.Hash(seed, text)
+		for _, one := range changed {
+			if _, got := jsonscan.Hash(seed, one); got == want {
+				t.Fatalf("%q has the hash of %q", one, text)
+			}
+		}
+	}
+	if want := 10_000; len(changed) < want {
+		t.Errorf("got %d texts, want at least %d", len(changed), want)
+	}
+}
+
 // Hashes by two seeds differ.
 func TestSeedsDiffer(t *testing.T) {
 	t.Parallel()
