@@ -234,8 +234,11 @@ func TestLargeMessagesStayInTheirFrames(t *testing.T) {
 			}
 			frame.Free()
 			var got []string
-			for _, payload := range payloads {
+			for i, payload := range payloads {
 				got = append(got, string(payload))
+				if cap(payload) != len(payload) {
+					t.Errorf("payload %d: got room for %d bytes more, want none: they are others'", i, cap(payload)-len(payload))
+				}
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("payloads after gRPC has freed the frame (-want +got):\n%s", diff)

@@ -39,7 +39,7 @@ func TestFrames(t *testing.T) {
 		var f frames
 		odd := make([]byte, 5000)
 		f.Put(&odd)
-		for _, length := range []int{4096, 5000, 8192} {
+		for _, length := range []int{5120, 4096, 5000, 8192} {
 			if frame := f.Get(length); len(*frame) != length {
 				t.Errorf("got %d bytes, want %d", len(*frame), length)
 			}
