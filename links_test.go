@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/sovd-go/vehicle/internal/prose"
 )
 
 // Links between the documents lead somewhere: to a file, and to a heading that is there.
@@ -16,7 +18,7 @@ func TestLinksInTheDocumentsResolve(t *testing.T) {
 	t.Parallel()
 	found := 0
 	for _, document := range documents(t) {
-		text := withoutCode(read(t, document))
+		text := withoutCode(prose.Read(t, document))
 		for _, m := range link.FindAllStringSubmatch(text, -1) {
 			target, err := url.Parse(m[1])
 			if err != nil {
@@ -35,7 +37,7 @@ func TestLinksInTheDocumentsResolve(t *testing.T) {
 				t.Errorf("%s: link %s: got no file %s", document, m[1], file)
 				continue
 			}
-			if target.Fragment != "" && !anchors(read(t, file))[target.Fragment] {
+			if target.Fragment != "" && !anchors(prose.Read(t, file))[target.Fragment] {
 				t.Errorf("%s: link %s: got no heading %q in %s", document, m[1], target.Fragment, file)
 			}
 		}

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sovd-go/vehicle/internal/prose"
 )
 
 // The Go code in the documents is formatted and compiles, go vet has nothing to say about it, and the tests in it pass. What is not a whole
@@ -64,19 +66,10 @@ var fence = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
 // fenced gives the Go blocks of a Markdown file.
 func fenced(t *testing.T, path string) (snippets []string) {
 	t.Helper()
-	for _, m := range fence.FindAllStringSubmatch(read(t, path), -1) {
+	for _, m := range fence.FindAllStringSubmatch(prose.Read(t, path), -1) {
 		snippets = append(snippets, m[1])
 	}
 	return snippets
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
 
 // indented gives the code of a package comment, as one snippet.
@@ -108,9 +101,9 @@ func vet(t *testing.T, snippets map[string]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mod := strings.Replace(read(t, "go.mod"), "module "+modulePath, "module snippets", 1)
+	mod := strings.Replace(prose.Read(t, "go.mod"), "module "+modulePath, "module snippets", 1)
 	write("go.mod", mod+fmt.Sprintf("\nrequire %s v0.0.0\nreplace %s => %q\n", modulePath, modulePath, root))
-	write("go.sum", read(t, "go.sum"))
+	write("go.sum", prose.Read(t, "go.sum"))
 	test := []string{"test", "-mod=mod"}
 	for i, where := range slices.Sorted(maps.Keys(snippets)) {
 		snippet := snippets[where]
@@ -179,13 +172,13 @@ var imports = []string{
 // The README's tables have every option and every variable.
 func TestTheReadmeKeepsUpWithTheCode(t *testing.T) {
 	t.Parallel()
-	readme := read(t, "README.md")
+	readme := prose.Read(t, "README.md")
 	for _, source := range []struct{ file, pattern string }{
 		{"options.go", `(?m)^func (With\w+)\(`},
 		{"env.go", `"(VEHICLE_\w+)"`},
 		{"errors.go", `(?m)^\t(Err\w+) += errors`},
 	} {
-		names := regexp.MustCompile(source.pattern).FindAllStringSubmatch(read(t, source.file), -1)
+		names := regexp.MustCompile(source.pattern).FindAllStringSubmatch(prose.Read(t, source.file), -1)
 		if len(names) < 8 {
 			t.Errorf("got %d names in %s, want more: are they found at all?", len(names), source.file)
 		}
@@ -204,7 +197,7 @@ func TestTheDocumentsNameWhatIsThere(t *testing.T) {
 	var code strings.Builder
 	for _, file := range files {
 		if strings.HasSuffix(file, ".go") || strings.HasPrefix(file, "scripts/") {
-			code.WriteString(read(t, file))
+			code.WriteString(prose.Read(t, file))
 		}
 	}
 	declared := map[string]bool{}
@@ -219,7 +212,7 @@ func TestTheDocumentsNameWhatIsThere(t *testing.T) {
 	paths := regexp.MustCompile(`^[\w*/]+\.(?:go|s|yaml|golden)$`)
 	found := 0
 	for _, document := range documents(t) {
-		for _, span := range codeSpan.FindAllString(codeBlock.ReplaceAllString(read(t, document), ""), -1) {
+		for _, span := range codeSpan.FindAllString(codeBlock.ReplaceAllString(prose.Read(t, document), ""), -1) {
 			span = strings.Trim(span, "`")
 			if paths.MatchString(span) {
 				found++

@@ -39,12 +39,6 @@ func (s *sequencer) restart() {
 	clear(s.held)
 }
 
-// heldChunk is a chunk that waits for those before it.
-type heldChunk struct {
-	Chunk
-	hash uint64
-}
-
 // accept takes a chunk as it came in, with the hash of its payload, and appends to ready those that are now in order.
 func (s *sequencer) accept(c *Chunk, hash uint64, ready []Chunk) ([]Chunk, *Error) {
 	n := int64(c.Seq)
@@ -82,6 +76,12 @@ func (s *sequencer) begin(n int64) {
 		s.base, s.next = n, n
 	}
 	s.begun, s.from, s.at = true, n, n
+}
+
+// heldChunk is a chunk that waits for those before it.
+type heldChunk struct {
+	Chunk
+	hash uint64
 }
 
 // hold keeps a chunk that is ahead.

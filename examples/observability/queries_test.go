@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sovd-go/vehicle/internal/prose"
 )
 
 // Every query of the dashboard and of the rules finds what it asks for in a Prometheus that scrapes a running connector
@@ -96,7 +98,7 @@ func openQueries(t *testing.T, r *rig) map[string]query {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := len(alerts), strings.Count(read(t, "alerts.yaml"), "- alert: "); got != want {
+	if got, want := len(alerts), strings.Count(prose.Read(t, "alerts.yaml"), "- alert: "); got != want {
 		t.Fatalf("got %d alerts, want %d", got, want)
 	}
 	for name, expr := range alerts {

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sovd-go/vehicle/internal/prose"
 )
 
 // promtool runs Prometheus' own checker here.
@@ -31,21 +33,12 @@ func TestAlertsComeWhenTheyShould(t *testing.T) {
 	t.Parallel()
 	promtool(t, "test", "rules", "alerts_test.yaml")
 	// Each alert has a test in which it comes.
-	rules, tests := read(t, "alerts.yaml"), read(t, "alerts_test.yaml")
+	rules, tests := prose.Read(t, "alerts.yaml"), prose.Read(t, "alerts_test.yaml")
 	for line := range strings.Lines(rules) {
 		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "- alert: "); ok && !strings.Contains(tests, "alertname: "+name+"\n") {
 			t.Errorf("no test has %s come", name)
 		}
 	}
-}
-
-func read(t *testing.T, name string) string {
-	t.Helper()
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
 
 // promtool parses no expressions but those of rules.
@@ -84,7 +77,7 @@ func dashboardQueries(t *testing.T) (targets []target) {
 // Grafana puts its own names where it imports the file.
 func TestTheDashboardCanBeImported(t *testing.T) {
 	t.Parallel()
-	text := read(t, "dashboard.json")
+	text := prose.Read(t, "dashboard.json")
 	if n, want := strings.Count(text, `"uid": "${datasource}"`), strings.Count(text, `"uid":`)-1; n != want {
 		t.Errorf("got %d uids that are the data source's variable, want %d: all but the dashboard's own", n, want)
 	}

@@ -1,4 +1,4 @@
-// Package prose holds documents and comments to the code, for tests.
+// Package prose reads documents and comments, and holds them to the code, for tests.
 package prose
 
 import (
@@ -6,7 +6,18 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"testing"
 )
+
+// Read returns what is in a file. It fails the test where there is none.
+func Read(tb testing.TB, path string) string {
+	tb.Helper()
+	text, err := os.ReadFile(path) //nolint:gosec // G304: the tests' own
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(text)
+}
 
 var lineBreak = regexp.MustCompile(`\n[\t ]*(// *)?`)
 

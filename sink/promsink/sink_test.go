@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/sovd-go/vehicle"
+	"github.com/sovd-go/vehicle/internal/prose"
 	"github.com/sovd-go/vehicle/sink"
 	"github.com/sovd-go/vehicle/sink/promsink"
 	vt "github.com/sovd-go/vehicle/vehicletest"
@@ -502,7 +502,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		registered[name] = kind
 	}
 	documented := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^//\t([a-z_]+(?:\{[a-z,]+\})?) +(counter|gauge|histogram)\b`).FindAllStringSubmatch(read(t, "doc.go"), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^//\t([a-z_]+(?:\{[a-z,]+\})?) +(counter|gauge|histogram)\b`).FindAllStringSubmatch(prose.Read(t, "doc.go"), -1) {
 		documented[m[1]] = m[2]
 	}
 	if diff := cmp.Diff(registered, documented); diff != "" {
@@ -517,7 +517,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 			names[name+"_count"] = true
 		}
 	}
-	told := regexp.MustCompile("`((?:sovd|commands_executed|command_execution)_[a-z_]+)").FindAllStringSubmatch(read(t, "../../docs/operations.md"), -1)
+	told := regexp.MustCompile("`((?:sovd|commands_executed|command_execution)_[a-z_]+)").FindAllStringSubmatch(prose.Read(t, "../../docs/operations.md"), -1)
 	for _, m := range told {
 		if !names[m[1]] {
 			t.Errorf("docs/operations.md: got the metric %s, want one that is registered", m[1])
@@ -526,13 +526,4 @@ func TestMetricsAreDocumented(t *testing.T) {
 	if len(told) < 10 {
 		t.Errorf("got %d metrics in docs/operations.md, want more: are they found at all?", len(told))
 	}
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
