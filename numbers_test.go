@@ -60,10 +60,12 @@ func TestTheNumbersInTheDocumentsHold(t *testing.T) {
 			fmt.Sprintf("| %d MiB or %s chunks, and one message |", queueBytes>>20, thousands(queueChunks)),
 			fmt.Sprintf("| %d messages (`WithReorderWindow`) |", c.call.reorderWindow),
 			fmt.Sprintf("read buffers of %d KiB", readBuffer>>10), "`End` may take " + end,
+			fmt.Sprintf("what the heap lacks of %d MiB, or of a sixteenth of `GOMEMLIMIT`", leastHeap>>20),
 		},
 		"docs/troubleshooting.md": {
 			"`WithMaxMessageSize` (" + messages + " by default)", fmt.Sprintf("overtake each other by more than %d,", c.call.reorderWindow),
 		},
+		"client.go": {fmt.Sprintf("a heap of less than %d MiB", leastHeap>>20)},
 		"options.go": {
 			fmt.Sprintf("connections that the client opens; the default is %d,", c.poolSize), fmt.Sprintf("about %d streams in flight", streamsPerConn),
 			fmt.Sprintf("a ping after %s without traffic, %s for its answer", seconds(c.keepalive.Time), seconds(c.keepalive.Timeout)),

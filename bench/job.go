@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/google/uuid"
 )
@@ -22,6 +23,7 @@ type job struct {
 	Size   int    // of a chunk, in bytes
 	Delay  time.Duration
 	Keep   bool // the caller keeps all payloads until the end
+	Heap   int  // bytes of the application's own beside it, in small pieces
 
 	AtOnce int // commands, open streams, or writers
 	Warmup time.Duration
@@ -95,6 +97,8 @@ func (j *job) orders() func() order {
 var theVehicle = uuid.MustParse("0b5f0e43-6c4d-4f0e-9a3b-6d2f3f1c7a10")
 
 func (j *job) measure(ctx context.Context) (figures, error) {
+	application := newPiece(j.Heap / pieceSize)
+	defer runtime.KeepAlive(application)
 	if j.Kind == kindRows {
 		return j.measureRows(ctx)
 	}
@@ -117,6 +121,23 @@ func (j *job) measure(ctx context.Context) (figures, error) {
 		err = failed
 	}
 	return f, err
+}
+
+// piece is one of many that an application's heap consists of, and that the garbage collector has to follow.
+type piece struct {
+	left, right *piece
+	_           [pieceSize - 2*unsafe.Sizeof(uintptr(0))]byte
+}
+
+const pieceSize = 64 // bytes
+
+// newPiece makes a tree of so many.
+func newPiece(pieces int) *piece {
+	if pieces == 0 {
+		return nil
+	}
+	left := (pieces - 1) / 2
+	return &piece{left: newPiece(left), right: newPiece(pieces - 1 - left)}
 }
 
 // newRunner makes the job's side.

@@ -55,6 +55,8 @@ func allRows(s scale) []row {
 		j.Warmup, j.Window = 2*s.warmup, 2*s.window // what is slow comes in bursts
 		return j
 	}
+	beside := short(64)
+	beside.Heap = s.heap
 	slow := short(s.capped)
 	slow.Delay, slow.Window, slow.Warmup = 50*time.Millisecond, s.slowWindow, 2*s.warmup
 	long := stream
@@ -77,6 +79,8 @@ func allRows(s scale) []row {
 			compare: []comparison{{metric: halfWithin, goal: 1.1}}},
 		{name: "commands-64", work: "commands of 3 chunks, 64 at once", unit: "commands", job: short(64), baseline: sideStub,
 			compare: []comparison{{metric: perSecond, goal: 1.1}, {metric: cpuEach}, {metric: allocsEach}}},
+		{name: "commands-64-heap", work: "the same, in a process whose application has a heap of 32 MiB", unit: "commands", job: beside, baseline: sideStub,
+			compare: []comparison{{metric: perSecond}, {metric: cpuEach}}},
 		{name: "commands-256", work: "commands of 3 chunks, 256 at once", unit: "commands", job: short(256), baseline: sideStub,
 			compare: []comparison{{metric: perSecond, goal: 1.1}, {metric: cpuEach}, {metric: allocsEach}}},
 		{name: "commands-256-bare", work: "commands of 3 chunks, 256 at once, with bare gRPC in the SDK's place", unit: "commands", job: short(256),
@@ -108,6 +112,7 @@ type scale struct {
 	chunks     int // of a long answer
 	long       int // chunks of a stored long answer
 	open       int
+	heap       int // bytes of an application's own
 	capped     int
 	atOnce     int // instead of 256, if not 0
 	warmup     time.Duration
@@ -116,11 +121,11 @@ type scale struct {
 }
 
 var scales = map[string]scale{
-	"full": {rounds: 5, chunks: 200_000, long: 5000, open: 10_000, capped: 1024,
+	"full": {rounds: 5, chunks: 200_000, long: 5000, open: 10_000, heap: 32 << 20, capped: 1024,
 		warmup: 400 * time.Millisecond, window: 1500 * time.Millisecond, slowWindow: 5 * time.Second},
-	"quick": {rounds: 3, chunks: 200_000, long: 5000, open: 10_000, capped: 1024,
+	"quick": {rounds: 3, chunks: 200_000, long: 5000, open: 10_000, heap: 32 << 20, capped: 1024,
 		warmup: 200 * time.Millisecond, window: 500 * time.Millisecond, slowWindow: 2 * time.Second},
 	// Only to see that all of it works; the figures say nothing.
-	"tiny": {rounds: 1, chunks: 200, long: 50, open: 50, capped: 128, atOnce: 16,
+	"tiny": {rounds: 1, chunks: 200, long: 50, open: 50, heap: 1 << 20, capped: 128, atOnce: 16,
 		warmup: 20 * time.Millisecond, window: 100 * time.Millisecond, slowWindow: 200 * time.Millisecond},
 }
