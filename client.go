@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,7 @@ type Client struct {
 	closed  atomic.Bool
 
 	farewells farewells
-	reserve   []byte // see newReserve
+	reserve   *strings.Builder // see newReserve
 
 	mu       sync.Mutex // never held across I/O
 	changed  sync.Cond  // one of the following has
@@ -41,7 +42,7 @@ type Client struct {
 // New makes a client for the vehicle service at target, any gRPC target: "host:port",
 // "dns:///host:port", "unix:/path". It does no network I/O; the first command, or [Client.WaitReady],
 // connects. An unusable target, option or certificate file is an error that names it. In a process with a heap of less than
-// 16 MiB the client holds the rest of these in memory that is never touched, so that garbage is collected less often.
+// 16 MiB the client holds the rest of these, until it is closed, in memory that is never touched, so that garbage is collected less often.
 func New(target string, opts ...Option) (*Client, error) {
 	config, err := defaultConfig().with(opts)
 	if err != nil {
