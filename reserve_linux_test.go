@@ -22,6 +22,9 @@ func TestAReserveIsNotTouched(t *testing.T) {
 		if grown := resident(t) - before; grown > leastHeap/2 {
 			t.Errorf("the %s reserve brought %d bytes into memory, want next to none", which, grown)
 		}
+		if c.reserve == nil || c.reserve.Cap() < leastHeap/2 {
+			t.Errorf("got no %s reserve, want most of %d bytes", which, leastHeap)
+		}
 		_ = c.Close()
 		runtime.GC()
 	}

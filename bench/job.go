@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/google/uuid"
 )
@@ -126,10 +125,10 @@ func (j *job) measure(ctx context.Context) (figures, error) {
 // piece is one of many that an application's heap consists of, and that the garbage collector has to follow.
 type piece struct {
 	left, right *piece
-	_           [pieceSize - 2*unsafe.Sizeof(uintptr(0))]byte
+	_           [48]byte
 }
 
-const pieceSize = 64 // bytes
+const pieceSize = 64 // bytes, where a pointer has 8
 
 // newPiece makes a tree of so many.
 func newPiece(pieces int) *piece {
